@@ -1,0 +1,95 @@
+# Everything a person or CI runs. `make help` lists it.
+PYTHON ?= python3
+PORT ?= 8080
+MODELS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install serve test test-families families-table test-gateway-alone check lint format types layers generate fresh lock bench-first-answer bench-export clean
+
+help: ## This list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
+
+install: $(INSTALLED) ## Make .venv with everything `serve` and `test` need
+
+# Not compiled on installing: Python does that for the few modules it imports.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || \
+		{ echo "Vitriton runs on Python 3.11 and 3.12, and $(PYTHON) is neither; name one: make PYTHON=python3.12 …" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
+		{ echo "$(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@echo "installing into $(VENV), once"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e '.[local,dev]'
+	@touch $@
+
+serve: install ## Serve on this machine: make serve [MODELS="id-or-folder …"] [PORT=8080]
+	@exec $(BIN)/vitriton serve $(MODELS) --port $(PORT)
+
+test: install ## The whole test suite, on a real Triton
+	$(BIN)/pytest
+
+# Beside the environment, not in it: transformers would take torchvision's image processors.
+$(VENV).timm/timm: constraints.txt
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --no-deps \
+		--upgrade --target $(VENV).timm -c constraints.txt timm torchvision
+	@touch $@
+
+test-families: install $(VENV).timm/timm ## Every model family in every precision, over HTTP; minutes
+	$(BIN)/pytest -m families tests/families
+
+families-table: install $(VENV).timm/timm ## The same, and write its figures into docs/exporting.md
+	$(BIN)/pytest -m families tests/families --families-table docs/families.json
+	$(BIN)/python -m docs.generate
+
+# The gateway's own dependencies with the newest numpy: no torch, no Triton wheel, as in its image.
+test-gateway-alone: ## Tests of the gateway without torch and with numpy 2
+	$(PYTHON) -m venv --clear $(VENV).gateway
+	grep -v '^numpy==' constraints.txt > $(VENV).gateway/constraints.txt
+	$(VENV).gateway/bin/python -m pip install --quiet --no-compile --disable-pip-version-check \
+		-c $(VENV).gateway/constraints.txt 'numpy>=2' hypothesis pytest pytest-timeout httpx scikit-learn psutil -e .
+	$(VENV).gateway/bin/python -c 'import importlib.util as u, numpy; assert numpy.__version__ >= "2" and not u.find_spec("torch")'
+	$(VENV).gateway/bin/pytest tests/gateway
+
+check: lint types layers fresh test test-gateway-alone ## Everything but the slow matrices
+
+lint: install ## Style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: install ## Mend style and formatting
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: install ## Strict types
+	$(BIN)/mypy
+
+layers: install ## Who may import whom
+	$(BIN)/lint-imports
+
+generate: install ## Write the generated files anew
+	$(BIN)/python -m docs.generate
+
+fresh: install ## Fail if a generated file is out of date
+	$(BIN)/python -m docs.generate --check
+
+lock: ## Write constraints.txt anew from the newest versions that fit
+	$(PYTHON) -m venv $(VENV).lock
+	$(VENV).lock/bin/python -m pip install --quiet --no-compile -e '.[local,dev]'
+	$(VENV).lock/bin/python -m pip install --quiet --no-compile --no-deps timm torchvision
+	{ sed '/^[^#]/,$$d' constraints.txt; $(VENV).lock/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; } > constraints.new
+	mv constraints.new constraints.txt
+	rm -rf $(VENV).lock
+
+bench-first-answer: ## Time from a fresh clone to the first right answer
+	$(PYTHON) bench/first_answer.py
+
+bench-export: install ## Seconds and memory of exporting ViT-base
+	$(BIN)/python bench/export.py
+
+clean: ## Remove what was installed, trained and exported
+	rm -rf $(VENV) $(VENV).gateway $(VENV).timm demo .model_repository.staging
+	find model_repository -mindepth 1 -maxdepth 1 -type d -exec rm -rf {} +
