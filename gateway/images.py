@@ -1,0 +1,109 @@
+"""Turn image bytes into the uint8 pixels that a model takes.
+
+Pure CPU, no I/O. The result has shape `(height, width, channels)` and is upright.
+This is image mode `reference`: Pillow throughout, so bit-equal to transformers' PIL processors.
+"""
+
+import io
+from typing import Final
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from gateway.errors import InvalidImage
+from gateway.modelspec import Preprocessing
+from gateway.pixels import Pixels, fit, resized
+
+# An allow-list: Pillow also opens EPS, PSD, FITS and others that only add attack surface; ICO
+# decodes a whole embedded image before its size is known, QOI is decoded in Python.
+# MPO files, which some phones write, come in as JPEG.
+FORMATS: Final = (
+    *("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000"),
+    *("PNG", "PPM", "TIFF", "WEBP"),
+)
+# Pillow decodes these in Python, seconds for a few megabytes.
+_SLOW_CODECS: Final = frozenset({"ppm_plain", "bmp_rle"})
+_ORDINARY_ASPECT_RATIO: Final = 20
+_TIFF_TILE_SIZE: Final = (322, 323)
+
+_SIGNATURES: Final = (
+    *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"BM", b"II*\x00", b"MM\x00*"),
+    *(b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51"),
+    *(b"P4", b"P5", b"P6"),
+)
+
+
+def has_image_signature(data: bytes) -> bool:
+    """Whether the first bytes are those of a format the gateway decodes."""
+    if data[:4] == b"RIFF":
+        return data[8:12] == b"WEBP"
+    return data[4:8] == b"ftyp" or data.startswith(_SIGNATURES)
+
+
+def decode(data: bytes, preprocessing: Preprocessing, max_image_pixels: int) -> Pixels:
+    """Decode, turn upright, convert to the model's colour mode, resize and crop one image.
+
+    Animated images give their first frame; the alpha channel is dropped, not composited.
+
+    Args:
+        data: The encoded image.
+        preprocessing: The model's size, filter and crop.
+        max_image_pixels: Limit on width × height, checked before the pixels are decoded.
+
+    Raises:
+        InvalidImage: The bytes are no image, a damaged one, or one past the limit.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _check_codec(image, max_image_pixels)
+            _check_size(image, preprocessing, max_image_pixels)
+            # By way of RGB, as transformers' pipeline goes, also where the model takes grey.
+            upright = ImageOps.exif_transpose(image).convert("RGB").convert(preprocessing.color)
+    except InvalidImage:
+        raise
+    except Image.DecompressionBombError as exc:
+        raise InvalidImage(
+            f"Image size exceeds the limit of {max_image_pixels} pixels"
+            " (GATEWAY_MAX_IMAGE_PIXELS); send a smaller image"
+        ) from exc
+    except UnidentifiedImageError as exc:
+        raise InvalidImage("cannot identify image file") from exc
+    # Pillow's plug-ins raise OSError, SyntaxError, ValueError, struct.error and more for bad files.
+    except Exception as exc:
+        raise InvalidImage("image file is truncated or damaged") from exc
+    return fit(upright, preprocessing)
+
+
+def _check_codec(image: Image.Image, max_image_pixels: int) -> None:
+    """Refuse what would cost far more than the image's size tells."""
+    codecs = {tile[0] for tile in getattr(image, "tile", [])}
+    if codecs & _SLOW_CODECS:
+        raise InvalidImage(
+            f"{image.format} in this compression is not supported; send a JPEG or PNG"
+        )
+    # One tile may be far larger than the image it belongs to, and is decoded whole.
+    tags = getattr(image, "tag_v2", {})
+    width, length = (tags.get(tag, 1) for tag in _TIFF_TILE_SIZE)
+    if width * length > max_image_pixels:
+        raise InvalidImage(
+            f"A tile of the image ({width}x{length}) exceeds the limit of {max_image_pixels} pixels"
+            " (GATEWAY_MAX_IMAGE_PIXELS); send a smaller image"
+        )
+
+
+def _check_size(image: Image.Image, preprocessing: Preprocessing, max_image_pixels: int) -> None:
+    """Refuse an image that is too large as it is, or once its shorter side is enlarged."""
+    _refuse_above(max_image_pixels, image.width, image.height, "")
+    edge = preprocessing.shortest_edge
+    enlarged = resized(image.width, image.height, preprocessing)
+    if edge is not None and enlarged is not None:
+        # A limit below the model's own size is still no reason to refuse ordinary shapes.
+        limit = max(max_image_pixels, _ORDINARY_ASPECT_RATIO * edge * edge)
+        _refuse_above(limit, *enlarged, " once resized for the model")
+
+
+def _refuse_above(limit: int, width: int, height: int, when: str) -> None:
+    if width * height > limit:
+        raise InvalidImage(
+            f"Image size ({width}x{height}, {width * height} pixels{when}) exceeds the limit of"
+            f" {limit} pixels (GATEWAY_MAX_IMAGE_PIXELS); send a smaller image"
+        )

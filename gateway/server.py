@@ -1,0 +1,47 @@
+"""Run the service: settings from the environment, uvicorn in front."""
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+
+import uvicorn
+
+from gateway.app import create_app
+from gateway.logs import configure_logging, log
+from gateway.settings import InvalidSettings, load_settings
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command `vitriton gateway`; exit code 2 for a setting that cannot be used."""
+    parser = argparse.ArgumentParser(
+        prog="vitriton gateway",
+        description="Run the HTTP service alone, in front of a Triton that is running already.",
+        epilog="Settings come from GATEWAY_* variables: docs/configuration.md lists them.",
+    )
+    parser.add_argument("--fd", type=int, metavar="N", help="serve on this inherited, bound socket")
+    options = parser.parse_args(argv)
+    try:
+        settings = load_settings()
+    except InvalidSettings as exc:
+        print(f"vitriton: error: {exc}", file=sys.stderr)
+        raise SystemExit(2) from exc
+    configure_logging(settings.log_level)
+    config = uvicorn.Config(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        fd=options.fd,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=math.ceil(settings.request_timeout_s),
+    )
+    listener = config.bind_socket()
+    # Not left to uvicorn's start: whoever reads the next line may connect at once.
+    listener.listen(config.backlog)
+    log.info("listening on %s", listener.getsockname())
+    uvicorn.Server(config).run(sockets=[listener])

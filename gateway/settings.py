@@ -1,0 +1,59 @@
+"""The gateway's settings: the only reader of the environment.
+
+Each field is the variable `GATEWAY_<FIELD>`; its docstring is the row in `docs/configuration.md`.
+A bad value ends the process before the port opens.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class InvalidSettings(ValueError):
+    """A setting cannot be used; the message is one line with its variable, value and reason."""
+
+
+class Settings(BaseSettings):
+    """Everything that can be set from outside. Units are in the names."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="GATEWAY_", frozen=True, use_attribute_docstrings=True
+    )
+
+    host: str = "127.0.0.1"
+    """Address the HTTP port is opened on; `0.0.0.0` for every interface."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    """HTTP port; `0` takes a free one."""
+    triton_url: str = "127.0.0.1:8001"
+    """Triton's gRPC endpoint, `host:port`, without a scheme."""
+    default_model: str | None = None
+    """Model id whose readiness `/health` reports; unset, Triton's own readiness counts."""
+    request_timeout_s: PositiveFloat = 60.0
+    """Time from a request's headers to its answer, in seconds."""
+    max_body_bytes: PositiveInt = 14 * 1024 * 1024
+    """Largest request body: a 10 MiB image, or the same as base64 in JSON."""
+    max_image_pixels: Annotated[int, Field(gt=0, le=178_956_970)] = 64_000_000
+    """Largest image, width × height, read from its header before it is decoded; at most Pillow's
+    own limit, 178,956,970."""
+    max_inflight: PositiveInt = 256
+    """Requests worked on at once; one more is answered 429 at once."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severe log line that is written."""
+
+
+def load_settings() -> Settings:
+    """Settings from the environment.
+
+    Raises:
+        InvalidSettings: The first value that cannot be used.
+    """
+    try:
+        return Settings()
+    except ValidationError as exc:
+        error = exc.errors()[0]
+        name = "_".join(str(part) for part in error["loc"])
+        raise InvalidSettings(f"GATEWAY_{name.upper()}={error['input']!r}: {error['msg']}") from exc

@@ -1,0 +1,82 @@
+"""The contract: what is written is what is read, and names map both ways."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.modelspec import (
+    InvalidContract,
+    ModelSpec,
+    Parity,
+    Preprocessing,
+    Size,
+    is_model_id,
+    model_id_of,
+    parse_model_spec,
+    triton_model_name,
+)
+
+positive = st.integers(1, 10_000)
+sizes = st.builds(Size, height=positive, width=positive)
+floats = st.floats(0, 1)
+specs = st.builds(
+    ModelSpec,
+    id2label=st.lists(st.text(), min_size=1).map(tuple),
+    preprocessing=st.builds(
+        Preprocessing,
+        resize=st.none() | sizes,
+        shortest_edge=st.none() | positive,
+        center_crop=st.none() | sizes,
+    ),
+    input_size=sizes,
+    parity=st.builds(
+        Parity,
+        batch_sizes=st.lists(positive).map(tuple),
+        max_abs_logit_difference=floats,
+        tolerance=floats,
+    ),
+)
+model_ids = st.from_regex(
+    r"[A-Za-z0-9_](-?[A-Za-z0-9._])*(/[A-Za-z0-9_](-?[A-Za-z0-9._])*)?", fullmatch=True
+).filter(is_model_id)
+
+
+@given(specs)
+def test_a_written_contract_reads_back_the_same(spec: ModelSpec) -> None:
+    """Labels of any script included."""
+    assert parse_model_spec(spec.model_dump_json()) == spec
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"model_id": 5}', "{"])
+def test_anything_else_is_an_invalid_contract(text: str) -> None:
+    """With the place of the first fault."""
+    with pytest.raises(InvalidContract):
+        parse_model_spec(text)
+
+
+@given(model_ids)
+def test_triton_names_map_back(model_id: str) -> None:
+    """No two ids share a folder, and a name is one folder."""
+    name = triton_model_name(model_id)
+
+    assert "/" not in name
+    assert model_id_of(name) == model_id
+
+
+@pytest.mark.parametrize(
+    ("model_id", "valid"),
+    [
+        ("google/vit-base-patch16-224", True),
+        ("vit", True),
+        ("a/b/c", False),
+        ("a--b", False),
+        ("../b", False),
+        ("", False),
+        ("a b", False),
+        ("a/", False),
+        ("x" * 97, False),
+    ],
+)
+def test_model_ids_are_the_hubs(model_id: str, valid: bool) -> None:
+    """Nothing that could leave the repository's folder passes."""
+    assert is_model_id(model_id) == valid
