@@ -1,0 +1,74 @@
+"""Verify an entry of a model repository again, against its checkpoint."""
+
+import logging
+from pathlib import Path
+
+from exporter.checkpoint import load_checkpoint, quiet_libraries, read_labels, read_problem_type
+from exporter.entry import check_hash, read_entry
+from exporter.errors import ExportError
+from exporter.graph import load_graph, refuse_device_constants
+from exporter.preprocessing import read_image_steps
+from exporter.verify import (
+    batch_sizes_to_verify,
+    count_parameters,
+    describe_low_precision,
+    describe_parity,
+    eager_logits,
+    images_to_verify,
+    measure_low_precision,
+    sample_images,
+    verify,
+)
+from gateway.modelspec import ModelSpec
+
+log = logging.getLogger("exporter")
+
+
+def check_entry(entry: Path, source: str | None, allow_pickle: bool) -> ModelSpec:
+    """Compare an entry with the checkpoint it was made from, as an export does.
+
+    Args:
+        entry: The model's folder in the repository.
+        source: The checkpoint; none takes the model of that id and commit from the hub.
+        allow_pickle: Also load pickled weights.
+
+    Raises:
+        ExportError: They differ, or one of them cannot be read.
+    """
+    found = read_entry(entry)
+    check_hash(found)
+    spec, max_batch_size = found.spec, found.max_batch_size
+    if source is None and spec.revision is None:
+        raise ExportError(
+            f"{entry} was not made from the hub; name its checkpoint: vitriton export CHECKPOINT"
+            f" --check {entry}"
+        )
+    with quiet_libraries():
+        checkpoint = load_checkpoint(
+            source or spec.hub_id or spec.model_id,
+            None if source else spec.revision,
+            spec.weights == "random",
+            allow_pickle,
+        )
+        steps = read_image_steps(
+            checkpoint.image_processor, getattr(checkpoint.model.config, "num_channels", 3)
+        )
+        sizes = batch_sizes_to_verify(max_batch_size, count_parameters(checkpoint.model))
+        images = sample_images(images_to_verify(max_batch_size), steps)
+        expected = eager_logits(checkpoint.model, steps, images)
+    if (steps.preprocessing, steps.input_size) != (spec.preprocessing, spec.input_size):
+        raise ExportError(f"{entry} has another preprocessing than its checkpoint")
+    if read_labels(checkpoint.model.config, expected.shape[1]) != spec.id2label:
+        raise ExportError(f"{entry} has other labels than its checkpoint")
+    if read_problem_type(checkpoint.model.config) != spec.problem_type:
+        raise ExportError(f"{entry} has another problem_type than its checkpoint")
+    graph = load_graph(found.model_file)
+    refuse_device_constants(graph)
+    if spec.dtype == "fp32":
+        figures = describe_parity(verify(graph, images, expected, sizes))
+    else:
+        # The float32 graph was not kept: what can be compared is what is served.
+        low_precision = measure_low_precision(graph, images, expected, sizes)
+        figures = describe_low_precision(low_precision, spec.dtype)
+    log.info("%s is what its checkpoint says: %s", entry, figures)
+    return spec

@@ -1,0 +1,143 @@
+"""Write `config.pbtxt` through Triton's own protobuf, so that a wrong field cannot be spelled.
+
+Nothing here depends on where the model is served: the same text suits NVIDIA's image and the
+embedded Triton.
+"""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as pb
+
+from exporter.errors import ExportError
+from gateway.modelspec import (
+    CONTRACT_PARAMETER,
+    INPUT_NAME,
+    OUTPUT_NAME,
+    ModelSpec,
+    input_dims,
+    triton_model_name,
+)
+
+Profile = Literal["auto", "cpu", "gpu"]
+
+DEFAULT_MAX_BATCH_SIZE: Final = 32
+
+# TorchScript's executor specialises the graph during the first calls of a shape.
+_WARMUP_CALLS: Final = 3
+# Two on a GPU: one computes while the other copies; more rarely help.
+_INSTANCES: Final[dict[Profile, int]] = {"auto": 1, "cpu": 1, "gpu": 2}
+_KINDS: Final[dict[Profile, int]] = {
+    # A GPU where there is one, else the CPU.
+    "auto": pb.ModelInstanceGroup.KIND_AUTO,
+    "cpu": pb.ModelInstanceGroup.KIND_CPU,
+    # An error where there is no GPU, rather than a slow server nobody asked for.
+    "gpu": pb.ModelInstanceGroup.KIND_GPU,
+}
+# On a CPU the thread count is the machine's, not the model's: OMP_NUM_THREADS.
+_GPU_PARAMETERS: Final = {
+    "ENABLE_WEIGHT_SHARING": "true",
+    "INTRA_OP_THREAD_COUNT": "1",
+    "INTER_OP_THREAD_COUNT": "1",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ServingOptions:
+    """What the user may say about how Triton serves a model."""
+
+    max_batch_size: int = DEFAULT_MAX_BATCH_SIZE
+    """Most images in one batch."""
+    instances: int | None = None
+    """Instances on each device; none takes the profile's own number."""
+    batch_delay_us: int = 0
+    """Time a batch that is not full waits for company, in microseconds."""
+
+
+def build_model_config(
+    spec: ModelSpec, options: ServingOptions, profile: Profile
+) -> pb.ModelConfig:
+    """Triton's configuration of one exported model."""
+    dims = input_dims(spec)
+    parameters = {CONTRACT_PARAMETER: spec.model_dump_json()}
+    if profile == "gpu":
+        parameters |= _GPU_PARAMETERS
+    return pb.ModelConfig(
+        name=triton_model_name(spec.model_id),
+        backend="pytorch",
+        platform="pytorch_libtorch",
+        max_batch_size=options.max_batch_size,
+        input=[pb.ModelInput(name=INPUT_NAME, data_type=pb.TYPE_UINT8, dims=dims)],
+        output=[
+            pb.ModelOutput(name=OUTPUT_NAME, data_type=pb.TYPE_FP32, dims=[len(spec.id2label)])
+        ],
+        instance_group=[
+            pb.ModelInstanceGroup(
+                kind=_KINDS[profile], count=options.instances or _INSTANCES[profile]
+            )
+        ],
+        # No preferred sizes and no queue policy: batches grow by themselves while one is
+        # computed, and any queue policy turns off Triton's payload prefetching
+        # (https://github.com/triton-inference-server/server/issues/8870).
+        dynamic_batching=pb.ModelDynamicBatching(
+            max_queue_delay_microseconds=options.batch_delay_us
+        ),
+        version_policy=pb.ModelVersionPolicy(latest=pb.ModelVersionPolicy.Latest(num_versions=1)),
+        model_warmup=[_warmup(n, dims) for n in _warmup_sizes(profile, options.max_batch_size)],
+        parameters={
+            name: pb.ModelParameter(string_value=value) for name, value in parameters.items()
+        },
+    )
+
+
+def check_options(options: ServingOptions) -> None:
+    """Refuse numbers that mean nothing.
+
+    Raises:
+        ExportError: Which one it was.
+    """
+    if options.max_batch_size < 1:
+        raise ExportError(f"max batch size {options.max_batch_size} is less than 1")
+    if options.instances is not None and options.instances < 1:
+        raise ExportError(f"{options.instances} instances are less than 1")
+    if options.batch_delay_us < 0:
+        raise ExportError(f"a batch delay of {options.batch_delay_us} µs is less than 0")
+
+
+def _warmup_sizes(profile: Profile, max_batch_size: int) -> list[int]:
+    """Batch sizes to warm up: on a GPU every one that can be served.
+
+    On a CPU the smallest alone; larger ones would make start-up last minutes.
+    """
+    if profile == "gpu":
+        return list(range(1, max_batch_size + 1))
+    return [1]
+
+
+def _warmup(batch_size: int, dims: tuple[int, int, int]) -> pb.ModelWarmup:
+    # Random bytes are safe because pixels are uint8; in floats they would hold NaN.
+    pixels = pb.ModelWarmup.Input(data_type=pb.TYPE_UINT8, dims=dims, random_data=True)
+    return pb.ModelWarmup(
+        name=f"batch_{batch_size}",
+        batch_size=batch_size,
+        count=_WARMUP_CALLS,
+        inputs={INPUT_NAME: pixels},
+    )
+
+
+def to_pbtxt(config: pb.ModelConfig) -> str:
+    """The text of `config.pbtxt`."""
+    return str(text_format.MessageToString(config, as_utf8=True))
+
+
+def parse_pbtxt(text: str) -> pb.ModelConfig:
+    """Inverse of `to_pbtxt`.
+
+    Raises:
+        ExportError: The text is no model configuration.
+    """
+    try:
+        return text_format.Parse(text, pb.ModelConfig())
+    except text_format.ParseError as exc:
+        raise ExportError(f"config.pbtxt cannot be read: {exc}") from exc

@@ -1,0 +1,75 @@
+"""Read an entry of a model repository. Needs no torch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from exporter.config_pbtxt import parse_pbtxt
+from exporter.digest import sha256_of
+from exporter.errors import ExportError, first_line
+from exporter.repository import CONFIG_FILE, CONFIGS_FOLDER, MODEL_FILE, versions_of
+from gateway.modelspec import (
+    CONTRACT_PARAMETER,
+    InvalidContract,
+    ModelSpec,
+    input_dims,
+    parse_model_spec,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A model's folder, as its configuration describes it."""
+
+    spec: ModelSpec
+    max_batch_size: int
+    model_file: Path
+    """Of the newest version."""
+
+
+def read_entry(folder: Path) -> Entry:
+    """What the entry says of itself.
+
+    Raises:
+        ExportError: It is incomplete or not one of ours.
+    """
+    config_file = folder / CONFIG_FILE
+    if not config_file.is_file():
+        raise ExportError(f"{folder} is no entry of a model repository: it has no {CONFIG_FILE}")
+    spec, max_batch_size = _read_config(config_file)
+    for variant in sorted((folder / CONFIGS_FOLDER).glob("*.pbtxt")):
+        # Triton is started with one of them, so each has to say the same of the model.
+        if _read_config(variant) != (spec, max_batch_size):
+            raise ExportError(f"{variant} contradicts {config_file}; export the model again")
+    versions = versions_of(folder)
+    model_file = folder / str(max(versions, default=1)) / MODEL_FILE
+    if not model_file.is_file():
+        raise ExportError(f"{model_file} is missing; export the model again")
+    return Entry(spec, max_batch_size, model_file)
+
+
+def _read_config(file: Path) -> tuple[ModelSpec, int]:
+    """Contract and maximum batch size of one configuration."""
+    try:
+        config = parse_pbtxt(file.read_text(encoding="utf-8"))
+        spec = parse_model_spec(config.parameters[CONTRACT_PARAMETER].string_value)
+    except InvalidContract as exc:
+        raise ExportError(f"{file} has no usable contract ({exc}); export it again") from exc
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ExportError(f"{file} cannot be read: {first_line(exc)}") from exc
+    dims = [list(tensor.dims) for tensor in config.input]
+    if dims != [list(input_dims(spec))]:
+        raise ExportError(f"{file} has another input than its contract; export the model again")
+    return spec, int(config.max_batch_size)
+
+
+def check_hash(entry: Entry) -> None:
+    """Compare the newest graph with the hash in the contract.
+
+    Raises:
+        ExportError: They differ.
+    """
+    if sha256_of(entry.model_file) != entry.spec.sha256:
+        raise ExportError(
+            f"{entry.model_file} is not the file that was verified: its sha256 differs from the"
+            " contract's; export the model again"
+        )

@@ -1,0 +1,184 @@
+"""One export from checkpoint to model repository. Read this first."""
+
+import logging
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from exporter.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    quiet_libraries,
+    read_labels,
+    read_problem_type,
+)
+from exporter.config_pbtxt import ServingOptions, build_model_config, check_options, to_pbtxt
+from exporter.digest import sha256_of
+from exporter.errors import ExportError
+from exporter.graph import TORCH_DTYPES, load_graph, on_gpu, refuse_device_constants, save, trace
+from exporter.precision import Precision, choose_dtype
+from exporter.preprocessing import ImageSteps, read_image_steps
+from exporter.repository import StagedModel, stage_model
+from exporter.verify import (
+    GPU_TOLERANCE,
+    Images,
+    batch_sizes_to_verify,
+    count_parameters,
+    describe_low_precision,
+    describe_parity,
+    eager_logits,
+    images_to_verify,
+    measure_low_precision,
+    sample_images,
+    verify,
+)
+from gateway.modelspec import (
+    Dtype,
+    LowPrecision,
+    ModelSpec,
+    Parity,
+    is_model_id,
+    triton_model_name,
+)
+
+log = logging.getLogger("exporter")
+
+_LIBRARIES: Final = ("torch", "transformers")
+
+
+@dataclass(frozen=True, slots=True)
+class ExportRequest:
+    """What to export, and where to."""
+
+    source: str
+    """Hub id, checkpoint folder or, with random weights, a preset."""
+    repository: Path
+    """The model repository; created if it is not there."""
+    name: str | None = None
+    """Model id to serve it under; none takes the hub id or the folder's name."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub."""
+    random_weights: bool = False
+    """Take the architecture alone, with seeded random weights."""
+    allow_pickle: bool = False
+    """Also load `pytorch_model.bin`, where there are no safetensors."""
+    precision: Precision = "auto"
+    """What the graph computes in; `auto` is fp16 where torch sees a GPU, else fp32."""
+    options: ServingOptions = field(default_factory=ServingOptions)
+    """How Triton is to serve it."""
+    replaces: bool = False
+    """Drop the versions that are there."""
+
+
+def export_model(request: ExportRequest) -> ModelSpec:
+    """Load, trace, verify and write one model; the repository changes only if all of it succeeds.
+
+    Raises:
+        ExportError: With the reason; the repository is as it was.
+    """
+    check_options(request.options)
+    dtype = choose_dtype(request.precision)
+    with quiet_libraries():
+        log.info("loading %s", request.source)
+        checkpoint = load_checkpoint(
+            request.source, request.revision, request.random_weights, request.allow_pickle
+        )
+        model_id = request.name or checkpoint.model_id
+        if not is_model_id(model_id):
+            raise ExportError(
+                f"{model_id!r} is no model id: letters, digits, '.', '_' and '-', no '--', with one"
+                " '/' at most; choose one with --name"
+            )
+        return _write(checkpoint, model_id, dtype, request)
+
+
+def _write(
+    checkpoint: Checkpoint, model_id: str, dtype: Dtype, request: ExportRequest
+) -> ModelSpec:
+    max_batch_size = request.options.max_batch_size
+    steps = read_image_steps(
+        checkpoint.image_processor, getattr(checkpoint.model.config, "num_channels", 3)
+    )
+    batch_sizes = batch_sizes_to_verify(max_batch_size, count_parameters(checkpoint.model))
+    images = sample_images(images_to_verify(max_batch_size), steps)
+    expected = eager_logits(checkpoint.model, steps, images)
+    name = triton_model_name(model_id)
+    with stage_model(request.repository, name, keeps_versions=not request.replaces) as staged:
+        log.info("tracing %s in %s", model_id, dtype)
+        sample = _Sample(images, expected, batch_sizes)
+        parity, low_precision = _build(checkpoint.model, steps, dtype, staged.model_file, sample)
+        spec = ModelSpec(
+            model_id=model_id,
+            architecture=type(checkpoint.model).__name__,
+            hub_id=checkpoint.hub_id,
+            revision=checkpoint.revision,
+            weights=checkpoint.weights,
+            checkpoint_sha256=checkpoint.digest,
+            sha256=sha256_of(staged.model_file),
+            id2label=read_labels(checkpoint.model.config, expected.shape[1]),
+            problem_type=read_problem_type(checkpoint.model.config),
+            preprocessing=steps.preprocessing,
+            input_size=steps.input_size,
+            dtype=dtype,
+            parity=parity,
+            low_precision=low_precision,
+            versions={"vitriton": version("vitriton")}
+            | {library: version(library) for library in _LIBRARIES},
+        )
+        write_configs(spec, request.options, staged)
+    figures = [describe_parity(parity)]
+    if low_precision is not None:
+        figures.append(describe_low_precision(low_precision, dtype))
+    log.info(
+        "%s is in %s, version %d: %s",
+        model_id,
+        request.repository,
+        staged.version,
+        "; ".join(figures),
+    )
+    return spec
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """What a graph is compared on."""
+
+    images: Images
+    expected: torch.Tensor
+    batch_sizes: tuple[int, ...]
+
+
+def _build(
+    model: Any, steps: ImageSteps, dtype: Dtype, path: Path, sample: _Sample
+) -> tuple[Parity, LowPrecision | None]:
+    """Write the graph to `path` and verify what was written, on the GPU too where there is one."""
+    images, expected, sizes = sample.images, sample.expected, sample.batch_sizes
+    graph = trace(model, steps)
+    has_gpu = torch.cuda.is_available()
+    if dtype == "fp32":
+        parity = verify(_saved(graph, path), images, expected, sizes)
+        if has_gpu:
+            verify(on_gpu(path), images, expected, sizes, GPU_TOLERANCE)
+        return parity, None
+    parity = verify(graph, images, expected, sizes)
+    graph = _saved(trace(model.to(TORCH_DTYPES[dtype]), steps), path)
+    runs = on_gpu(path) if has_gpu else graph
+    return parity, measure_low_precision(runs, images, expected, sizes)
+
+
+def _saved(graph: torch.jit.ScriptModule, path: Path) -> torch.jit.ScriptModule:
+    """The graph as it is once written and loaded again."""
+    save(graph, path)
+    saved = load_graph(path)
+    refuse_device_constants(saved)
+    return saved
+
+
+def write_configs(spec: ModelSpec, options: ServingOptions, staged: StagedModel) -> None:
+    """Write `config.pbtxt` and its variants for `--model-config-name`."""
+    for profile, path in staged.config_files.items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(to_pbtxt(build_model_config(spec, options, profile)), encoding="utf-8")

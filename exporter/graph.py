@@ -1,0 +1,162 @@
+"""Turn a transformers model into the TorchScript that Triton serves.
+
+The graph takes uint8 `(batch, height, width, channels)` and returns float32 logits
+`(batch, labels)`. It is traced and frozen on the CPU and holds no device, so it loads on any.
+"""
+
+import io
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from exporter.errors import ExportError, first_line
+from exporter.preprocessing import ImageSteps, Normalization
+from gateway.modelspec import CHANNELS, Dtype
+
+TORCH_DTYPES: Final[dict[Dtype, torch.dtype]] = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+
+# Not 1: a dimension of size 1 broadcasts, and the trace could hide that it was the batch.
+_TRACED_BATCH: Final = 2
+
+
+class ServedClassifier(torch.nn.Module):
+    """A classifier with rescaling and normalising in front and a cast to float32 behind."""
+
+    scale: torch.Tensor
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, model: Any, normalization: Normalization) -> None:
+        super().__init__()
+        self.model = model
+        self.flips_channels = normalization.flips_channels
+        self.dtype = next(model.parameters()).dtype
+        # Tensors, not numbers: they follow the graph to its device.
+        self.register_buffer("scale", torch.tensor(normalization.scale))
+        self.register_buffer("mean", torch.tensor(normalization.mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(normalization.std).view(1, -1, 1, 1))
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Logits of a batch of uint8 NHWC pixels."""
+        pixels = pixel_values.permute(0, 3, 1, 2).to(torch.float32)
+        if self.flips_channels:
+            pixels = pixels.flip(1)
+        # In float32 whatever the model computes in, as transformers does it.
+        normalized = (pixels * self.scale - self.mean) / self.std
+        logits: torch.Tensor = self.model(pixel_values=normalized.to(self.dtype)).logits
+        return logits.to(torch.float32)
+
+
+def trace(model: Any, steps: ImageSteps) -> torch.jit.ScriptModule:
+    """Trace and freeze `model`, in the precision of its weights.
+
+    Raises:
+        ExportError: It cannot be traced.
+    """
+    size, channels = steps.input_size, CHANNELS[steps.preprocessing.color]
+    example = torch.zeros((_TRACED_BATCH, size.height, size.width, channels), dtype=torch.uint8)
+    wrapped = ServedClassifier(model, steps.normalization).eval()
+    try:
+        with torch.inference_mode(), warnings.catch_warnings():
+            # transformers compares shapes in Python; `verify` tells whether that mattered.
+            warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]  # not in its __all__
+            # TorchScript's own end is announced; it stays the portable format of Triton's backend.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            # Tracing reads every attribute of the model, deprecated ones too.
+            warnings.simplefilter("ignore", FutureWarning)
+            traced = torch.jit.trace(wrapped, example, check_trace=False)
+            graph: torch.jit.ScriptModule = torch.jit.freeze(traced)
+    except (ValueError, RuntimeError, TypeError, AttributeError) as exc:
+        raise ExportError(f"the model cannot be traced: {first_line(exc)}") from exc
+    _follow_input_device(graph)
+    return graph
+
+
+def _follow_input_device(graph: torch.jit.ScriptModule) -> None:
+    """Replace each device that the trace recorded by that of the input.
+
+    `tensor.device` is traced as the constant "cpu"; models that build index tensors in their
+    forward pass, BEiT for one, would fail on a GPU.
+    """
+    # Held in a name: nodes do not keep their graph alive.
+    nodes: Any = graph.graph
+    constants = device_constants(nodes)
+    if not constants:
+        return
+    pixel_values = list(nodes.inputs())[-1]
+    device = nodes.create("prim::device", [pixel_values])
+    nodes.prependNode(device)
+    device.output().setType(constants[0].output().type())
+    for constant in constants:
+        constant.output().replaceAllUsesWith(device.output())
+    torch._C._jit_pass_dce(nodes)
+    nodes.lint()
+
+
+def device_constants(nodes: Any) -> list[Any]:
+    """Nodes of a TorchScript graph that are a fixed device."""
+    return [
+        node
+        for node in nodes.findAllNodes("prim::Constant")
+        if node.output().type().kind() == "DeviceObjType"
+    ]
+
+
+def refuse_device_constants(graph: torch.jit.ScriptModule) -> None:
+    """Fail if a graph, as it was saved, is bound to a device.
+
+    Raises:
+        ExportError: Where in the model the device is named.
+    """
+    nodes: Any = graph.inlined_graph
+    bound = device_constants(nodes)
+    if bound:
+        where = bound[0].sourceRange().strip().splitlines()
+        raise ExportError(
+            "the graph names a device and would fail on any other"
+            f" ({where[0] if where else 'unknown place'})"
+        )
+
+
+def save(graph: torch.jit.ScriptModule, path: Path) -> None:
+    """Write `model.pt`.
+
+    Raises:
+        OSError: The disk is full, or the file cannot be written for another reason.
+    """
+    # By way of memory: torch's own file writer aborts the process when the disk is full.
+    buffer = io.BytesIO()
+    torch.jit.save(graph, buffer)
+    path.write_bytes(buffer.getbuffer())
+
+
+def load_graph(path: Path, device: str = "cpu") -> torch.jit.ScriptModule:
+    """A saved graph, on a device.
+
+    Raises:
+        ExportError: The file is no TorchScript.
+    """
+    try:
+        graph: torch.jit.ScriptModule = torch.jit.load(str(path), map_location=device)
+    except (RuntimeError, ValueError) as exc:
+        raise ExportError(f"{path} is not a TorchScript file: {first_line(exc)}") from exc
+    return graph
+
+
+def on_gpu(path: Path) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A saved graph on the GPU, for tensors of the CPU; float32 without TF32's rounding."""
+    graph = load_graph(path, "cuda")
+
+    def run(pixels: torch.Tensor) -> torch.Tensor:
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            logits: torch.Tensor = graph(pixels.to("cuda")).cpu()
+        return logits
+
+    return run

@@ -1,0 +1,45 @@
+"""Choose the precision a graph computes in, and refuse what the machine cannot compute."""
+
+from pathlib import Path
+from typing import Final, Literal
+
+import torch
+
+from exporter.errors import ExportError
+from gateway.modelspec import Dtype
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+_CPU_INFO: Final = Path("/proc/cpuinfo")
+# x86 and 64-bit Arm names of bfloat16 arithmetic; without it torch computes it far slower.
+_BF16_FLAGS: Final = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+
+
+def choose_dtype(precision: Precision) -> Dtype:
+    """Precision of the graph on this machine.
+
+    Raises:
+        ExportError: bf16 on a machine with neither a GPU nor a processor that has it.
+    """
+    if precision == "auto":
+        return "fp16" if torch.cuda.is_available() else "fp32"
+    if precision == "bf16" and not torch.cuda.is_available() and not cpu_has_bf16():
+        raise ExportError(
+            "this processor has no bfloat16 arithmetic (avx512_bf16 or AMX), and there is no GPU;"
+            " use --precision fp32"
+        )
+    return precision
+
+
+def cpu_has_bf16(cpu_info: Path = _CPU_INFO) -> bool:
+    """Whether the processor computes in bfloat16."""
+    try:
+        text = cpu_info.read_text()
+    except OSError:
+        return False
+    flags = (
+        line.partition(":")[2]
+        for line in text.splitlines()
+        if line.startswith(("flags", "Features"))
+    )
+    return any(_BF16_FLAGS & set(listed.split()) for listed in flags)

@@ -1,0 +1,164 @@
+"""Put finished models into a model repository, so that Triton never sees half of one.
+
+Triton takes every folder in the repository for a model, so work goes on beside it, in
+`.<repository>.staging`, on the same file system; what is finished moves in by a rename.
+"""
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from exporter.config_pbtxt import Profile
+from exporter.errors import ExportError
+
+log = logging.getLogger("exporter")
+
+MODEL_FILE = "model.pt"
+CONFIG_FILE = "config.pbtxt"
+# Triton reads `configs/<name>.pbtxt` instead when it is started with `--model-config-name`.
+CONFIGS_FOLDER = "configs"
+
+# From Linux's <fcntl.h> and <stdio.h>.
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class StagedModel:
+    """A model being written, outside the repository."""
+
+    folder: Path
+    version: int
+
+    @property
+    def model_file(self) -> Path:
+        """Where the new version's TorchScript goes."""
+        return self.folder / str(self.version) / MODEL_FILE
+
+    @property
+    def config_files(self) -> dict[Profile, Path]:
+        """Where the configuration and its variants go."""
+        return {
+            "auto": self.folder / CONFIG_FILE,
+            "cpu": self.folder / CONFIGS_FOLDER / "cpu.pbtxt",
+            "gpu": self.folder / CONFIGS_FOLDER / "gpu.pbtxt",
+        }
+
+
+def versions_of(entry: Path) -> list[int]:
+    """Numbers of the versions in a model's folder, ascending."""
+    return sorted(int(p.name) for p in entry.glob("*") if p.is_dir() and p.name.isdecimal())
+
+
+@contextlib.contextmanager
+def stage_model(repository: Path, name: str, *, keeps_versions: bool) -> Iterator[StagedModel]:
+    """Yield a place for the next version of a model; move it in when the block ends well.
+
+    Versions that are there already stay if `keeps_versions`. An exception in the block leaves the
+    repository as it was. One export at a time writes to a repository; others wait here.
+
+    Raises:
+        ExportError: The repository cannot be written to, or is the root of a file system.
+    """
+    try:
+        repository.mkdir(parents=True, exist_ok=True)
+        staging = repository.resolve().parent / f".{repository.resolve().name}.staging"
+        staging.mkdir(exist_ok=True)
+        if staging.stat().st_dev != repository.stat().st_dev:
+            raise ExportError(
+                f"{repository} is the root of a mounted volume, and models are finished beside the"
+                f" repository; name a folder inside it, such as {repository / 'models'}"
+            )
+        with _locked(staging / "lock"):
+            _recover(staging, repository)
+            new = staging / "new" / name
+            old_versions = versions_of(repository / name)
+            if keeps_versions:
+                _link_versions(repository / name, new, old_versions)
+            # The next number also where the old ones go: Triton tells a change by it.
+            version = max(old_versions, default=0) + 1
+            (new / str(version)).mkdir(parents=True)
+            try:
+                yield StagedModel(new, version)
+                _sync(new)
+                _move_in(staging, repository, name)
+            finally:
+                shutil.rmtree(staging / "new", ignore_errors=True)
+    except OSError as exc:
+        raise ExportError(
+            f"cannot write to {repository}: {exc.strerror or exc}; nothing was changed"
+        ) from exc
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("another export is writing to this repository; waiting for it to end")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _recover(staging: Path, repository: Path) -> None:
+    """Clear what a killed export left: half a new model, or an old one it had moved out."""
+    shutil.rmtree(staging / "new", ignore_errors=True)
+    for old in (staging / "old").glob("*"):
+        if not (repository / old.name).exists():
+            old.rename(repository / old.name)
+    shutil.rmtree(staging / "old", ignore_errors=True)
+
+
+def _link_versions(current: Path, new: Path, versions: list[int]) -> None:
+    for version in versions:
+        shutil.copytree(current / str(version), new / str(version), copy_function=os.link)
+
+
+def _sync(folder: Path) -> None:
+    """Have the files on disk before the rename makes them visible."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+
+
+def _move_in(staging: Path, repository: Path, name: str) -> None:
+    new, current = staging / "new" / name, repository / name
+    if not current.exists():
+        new.rename(current)
+        return
+    if _exchange(new, current):
+        return
+    # Without that call, on a network file system say, there is no model of that name for a
+    # moment; `_recover` puts the old one back should it end there.
+    old = staging / "old"
+    old.mkdir(exist_ok=True)
+    current.rename(old / name)
+    try:
+        new.rename(current)
+    except BaseException:
+        (old / name).rename(current)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two folders in one step; false where the file system cannot."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    done = libc.renameat2(
+        _AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE
+    )
+    if done == 0:
+        return True
+    error = ctypes.get_errno()
+    if error in {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP}:
+        return False
+    raise OSError(error, os.strerror(error), str(other))
