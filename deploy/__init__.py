@@ -1,0 +1,1 @@
+"""Ways to run Vitriton. `deploy.local` is the one-machine runner."""

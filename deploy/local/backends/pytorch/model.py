@@ -1,0 +1,76 @@
+"""Triton's `pytorch` backend for the embedded server: serve a TorchScript `model.pt`.
+
+A python-based backend: Triton runs one process of it for each model instance and hands it the
+requests that its dynamic batcher gathered. It takes the same `config.pbtxt` as NVIDIA's
+`libtriton_pytorch.so`, which is not in the wheel.
+Tensors cross by DLPack both ways: without copies, and independent of the numpy version
+(`pb_utils.Tensor(name, ndarray)` gives empty tensors under numpy 2).
+"""
+
+import json
+from pathlib import Path
+
+import torch
+import triton_python_backend_utils as pb_utils
+from torch.utils.dlpack import from_dlpack, to_dlpack
+
+_DEFAULT_MODEL_FILE = "model.pt"
+
+
+class TritonPythonModel:
+    """One instance of one model, on the device that Triton chose for it."""
+
+    def initialize(self, args):
+        """Load the graph; an exception here is the model's load error in Triton."""
+        config = json.loads(args["model_config"])
+        self._input_name = _only(config["input"], "input")
+        self._output_name = _only(config["output"], "output")
+        if args["model_instance_kind"] == "GPU":
+            self._device = torch.device("cuda", int(args["model_instance_device_id"]))
+        else:
+            self._device = torch.device("cpu")
+        _set_threads(config["parameters"])
+        file = config.get("default_model_filename") or _DEFAULT_MODEL_FILE
+        path = Path(args["model_repository"]) / args["model_version"] / file
+        self._graph = torch.jit.load(str(path), map_location=self._device).eval()
+
+    @torch.inference_mode()
+    def execute(self, requests):
+        """Answer the requests with one forward pass over all of their images.
+
+        Each input has shape `(n, …)`, each output `(n, …)` with the same `n`.
+        """
+        inputs = [
+            from_dlpack(pb_utils.get_input_tensor_by_name(request, self._input_name).to_dlpack())
+            for request in requests
+        ]
+        # A lone request is not copied; several are gathered once.
+        batch = inputs[0] if len(inputs) == 1 else torch.cat(inputs)
+        # One transfer back for the whole batch; on the CPU neither call copies.
+        outputs = self._graph(batch.to(self._device, non_blocking=True)).cpu()
+        if outputs.shape[0] != batch.shape[0]:
+            raise RuntimeError(
+                f"the model returned {outputs.shape[0]} results for {batch.shape[0]} images"
+            )
+        return [
+            pb_utils.InferenceResponse(
+                [pb_utils.Tensor.from_dlpack(self._output_name, to_dlpack(part))]
+            )
+            for part in outputs.split([len(images) for images in inputs])
+        ]
+
+
+def _set_threads(parameters):
+    """Take the thread counts of the configuration, as the libtorch backend does."""
+    for name, set_count in (
+        ("INTRA_OP_THREAD_COUNT", torch.set_num_threads),
+        ("INTER_OP_THREAD_COUNT", torch.set_num_interop_threads),
+    ):
+        if name in parameters:
+            set_count(int(parameters[name]["string_value"]))
+
+
+def _only(tensors, what):
+    if len(tensors) != 1:
+        raise ValueError(f"a model must have one {what}, this one has {len(tensors)}")
+    return tensors[0]["name"]

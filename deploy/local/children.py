@@ -1,0 +1,157 @@
+"""Child processes that end with this one, together with all they started."""
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+from asyncio.subprocess import DEVNULL, Process
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final, TypeVar
+
+import psutil
+
+from deploy.local.errors import LocalError
+
+T = TypeVar("T")
+
+_PR_SET_PDEATHSIG: Final = 1
+_POLL_S: Final = 0.05
+
+
+@asynccontextmanager
+async def running(
+    argv: Sequence[str | Path],
+    env: Mapping[str, str],
+    *,
+    grace_s: float,
+    log: Path | None = None,
+    stdout: int | None = None,
+    pass_fds: Sequence[int] = (),
+) -> AsyncIterator[Process]:
+    """Run a program for the length of the block; at its end nothing of it is left.
+
+    Args:
+        argv: Program and arguments.
+        env: Its whole environment.
+        grace_s: Time from SIGTERM to SIGKILL, in seconds.
+        log: Takes all of its output; none leaves it on ours.
+        stdout: Where its standard output alone goes, as for `subprocess`.
+        pass_fds: File descriptors it inherits.
+    """
+    with contextlib.ExitStack() as stack:
+        output = stack.enter_context(log.open("ab")) if log else None
+        # A session of its own: Ctrl-C in the terminal reaches this process only, which then ends
+        # its children in order.
+        process = await asyncio.create_subprocess_exec(
+            *map(str, argv),
+            env=env,
+            stdin=DEVNULL,
+            stdout=output or stdout,
+            stderr=output,
+            pass_fds=pass_fds,
+            start_new_session=True,
+            preexec_fn=_end_with_parent,
+        )
+    try:
+        yield process
+    finally:
+        await _stop(process, grace_s)
+
+
+def _end_with_parent() -> None:
+    """Have the kernel send SIGTERM should the parent be killed; runs in the child before exec."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+async def _stop(process: Process, grace_s: float) -> None:
+    if process.returncode is None:
+        process.terminate()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                await process.wait()
+    # The session's leader may be gone and members left.
+    kill_session(process)
+    await process.wait()
+
+
+def kill_session(process: Process) -> None:
+    """End the program and all it started, at once."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+async def until(
+    ready: Callable[[], Awaitable[T | None]], process: Process, name: str, timeout_s: float
+) -> T:
+    """Ask `ready` until it gives something true.
+
+    Raises:
+        LocalError: The process ended first, or the time ran out.
+    """
+    try:
+        async with asyncio.timeout(timeout_s):
+            while True:
+                answer = await or_ended(ready(), process, name)
+                if answer:
+                    return answer
+                await asyncio.sleep(_POLL_S)
+    except TimeoutError as exc:
+        raise LocalError(f"{name} was not ready within {timeout_s:g} s") from exc
+
+
+async def or_ended(work: Awaitable[T], process: Process, name: str) -> T:
+    """Result of `work`, unless the process ends before.
+
+    Raises:
+        LocalError: The process ended.
+    """
+    task = asyncio.ensure_future(work)
+    end = asyncio.ensure_future(process.wait())
+    try:
+        await asyncio.wait({task, end}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise LocalError(f"{name} ended {describe_end(end.result())} while it was starting")
+    finally:
+        task.cancel()
+        end.cancel()
+
+
+def describe_end(returncode: int) -> str:
+    """How a process ended, in words."""
+    if returncode < 0:
+        return f"by signal {signal.Signals(-returncode).name}"
+    return f"with exit code {returncode}"
+
+
+async def first_end_of(pids: Sequence[int]) -> int:
+    """Wait for the first of these processes, not children of ours, to end; its pid."""
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[int] = loop.create_future()
+
+    def note(pid: int) -> None:
+        if not ended.done():
+            ended.set_result(pid)
+
+    with contextlib.ExitStack() as stack:
+        for pid in pids:
+            try:
+                fd = os.pidfd_open(pid)
+            except ProcessLookupError:
+                return pid
+            stack.callback(os.close, fd)
+            loop.add_reader(fd, note, pid)
+            stack.callback(loop.remove_reader, fd)
+        return await ended
+
+
+def descendants(process: Process, name_prefix: str) -> list[int]:
+    """Pids of all that `process` started, directly or not, whose names begin so."""
+    try:
+        found = psutil.Process(process.pid).children(recursive=True)
+        return [child.pid for child in found if child.name().startswith(name_prefix)]
+    except psutil.NoSuchProcess:
+        return []

@@ -1,0 +1,216 @@
+"""`vitriton serve`: Triton and the gateway on this machine, started together and stopped together.
+
+Read this first: `serve` is the whole life of the stack.
+"""
+
+import asyncio
+import logging
+import os
+import shlex
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import urllib.request
+from asyncio.subprocess import Process
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from deploy.local.children import describe_end, kill_session, running, until
+from deploy.local.embedded_triton import EmbeddedTriton, find_embedded_triton
+from deploy.local.errors import LocalError
+from deploy.local.triton_server import TRITON_LOG, RunningTriton, running_triton
+from deploy.local.wanted_models import DEMO_FOLDER, DEMO_MODEL, ExportFailed, prepare_models
+from gateway.settings import load_settings
+
+log = logging.getLogger("vitriton")
+
+_GATEWAY_START_TIMEOUT_S: Final = 30.0
+_GATEWAY_GRACE_S: Final = 10.0
+_ASK_TIMEOUT_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServeRequest:
+    """What to serve, and where."""
+
+    models: list[str]
+    repository: Path
+    precision: str = "auto"
+    """Of the models that are exported now."""
+    port: int | None = None
+
+
+def serve(request: ServeRequest) -> None:
+    """Serve until SIGTERM or Ctrl-C, then stop everything; a second signal does not wait.
+
+    Raises:
+        LocalError: Something is missing, did not start, or ended by itself.
+        InvalidSettings: A `GATEWAY_*` variable cannot be used.
+    """
+    # Whatever can fail at once fails before anything is trained, exported or started.
+    triton = find_embedded_triton()
+    settings = load_settings()
+    port = settings.port if request.port is None else request.port
+    with _bind(settings.host, port) as listener, _work_folder() as work:
+        asyncio.run(_serve(triton, request, listener, work))
+
+
+@contextmanager
+def _work_folder() -> Iterator[Path]:
+    """A temporary folder; after a failure Triton's log in it is kept, and named."""
+    work = Path(tempfile.mkdtemp(prefix="vitriton-"))
+    log_file = work / TRITON_LOG
+    try:
+        yield work
+    except ExportFailed:
+        raise
+    except LocalError as exc:
+        if not log_file.exists():
+            raise
+        kept = Path(tempfile.mkdtemp(prefix="vitriton-log-")) / TRITON_LOG
+        log_file.rename(kept)
+        raise LocalError(f"{exc} (Triton's log: {kept})") from exc
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """A bound socket for the gateway, so that a port that is taken shows before any work."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        # Bound sockets that do not listen can share a port; clients wait here until all is up.
+        listener.listen()
+    except OSError as exc:
+        listener.close()
+        raise LocalError(
+            f"port {port} on {host} cannot be opened: {exc.strerror}; choose another"
+            " with --port (PORT=… with make), or 0 for a free one"
+        ) from exc
+    return listener
+
+
+async def _serve(
+    embedded: EmbeddedTriton, request: ServeRequest, listener: socket.socket, work: Path
+) -> None:
+    repository = request.repository.resolve()
+    children: list[Process] = []
+    stopping = _cancel_on_signals(children)
+    try:
+        model_ids = await prepare_models(request.models, request.repository, request.precision)
+        log.info("starting Triton")
+        async with running_triton(embedded, repository, work) as triton:
+            children.append(triton.process)
+            for model_id in model_ids:
+                log.info("loading %s", model_id)
+                await triton.load(model_id)
+            async with _running_gateway(triton, model_ids[0], listener) as gateway:
+                children.append(gateway)
+                url = _url(listener)
+                await until(
+                    lambda: asyncio.to_thread(_is_healthy, url),
+                    gateway,
+                    "the gateway",
+                    _GATEWAY_START_TIMEOUT_S,
+                )
+                _say_ready(url, model_ids, triton)
+                await _until_one_ends(triton, gateway)
+    except asyncio.CancelledError:
+        if not stopping.is_set():
+            raise
+        log.info("stopped")
+
+
+def _cancel_on_signals(children: list[Process]) -> asyncio.Event:
+    """Cancel the current task at the first SIGINT or SIGTERM, kill the children at the second."""
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+    stopping = asyncio.Event()
+
+    def stop() -> None:
+        if not stopping.is_set() and task is not None:
+            stopping.set()
+            log.info("stopping")
+            task.cancel()
+            return
+        for child in children:
+            kill_session(child)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+    return stopping
+
+
+def _running_gateway(
+    triton: RunningTriton, default_model: str, listener: socket.socket
+) -> AbstractAsyncContextManager[Process]:
+    host, port = listener.getsockname()[:2]
+    env = {
+        **os.environ,
+        "GATEWAY_HOST": host,
+        "GATEWAY_PORT": str(port),
+        "GATEWAY_TRITON_URL": triton.grpc_url,
+        "GATEWAY_DEFAULT_MODEL": default_model,
+    }
+    argv = [sys.executable, "-m", "gateway", "--fd", str(listener.fileno())]
+    return running(argv, env, grace_s=_GATEWAY_GRACE_S, pass_fds=[listener.fileno()])
+
+
+def _is_healthy(url: str) -> bool:
+    # A proxy of the environment is for the world outside.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"{url}/health", timeout=_ASK_TIMEOUT_S):
+            return True
+    except OSError:
+        return False
+
+
+async def _until_one_ends(triton: RunningTriton, gateway: Process) -> None:
+    """Wait for a process to end by itself; that is always an error.
+
+    Raises:
+        LocalError: Which one it was.
+    """
+    triton_end = asyncio.ensure_future(triton.process.wait())
+    gateway_end = asyncio.ensure_future(gateway.wait())
+    stub_end = asyncio.ensure_future(triton.first_stub_end())
+    ends = {triton_end, gateway_end, stub_end}
+    try:
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        if triton_end.done():
+            raise LocalError(f"Triton ended {describe_end(triton_end.result())}")
+        if gateway_end.done():
+            raise LocalError(f"the gateway ended {describe_end(gateway_end.result())}")
+        raise LocalError("a model's process in Triton ended, and Triton does not start it again")
+    finally:
+        for end in ends:
+            end.cancel()
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - recognised, not bound
+    shown = everywhere.get(host, host)
+    return f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
+
+
+def _say_ready(url: str, model_ids: list[str], triton: RunningTriton) -> None:
+    """Print what to do next; the one thing on standard output."""
+    lines = [f"Vitriton is ready at {url}", ""]
+    for model_id in model_ids:
+        is_demo = model_id == DEMO_MODEL
+        picture = shlex.quote(str(DEMO_FOLDER / "digits" / "7.png" if is_demo else "image.jpg"))
+        lines.append(f"  curl --data-binary @{picture} {url}/models/{model_id}")
+    lines += [
+        "",
+        f"models {url}/info · metrics {url}/metrics and {triton.metrics_url}",
+        f"Triton gRPC {triton.grpc_url} · Triton's log {triton.log} · Ctrl-C stops everything",
+    ]
+    print("\n".join(lines), flush=True)

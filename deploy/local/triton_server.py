@@ -1,0 +1,158 @@
+"""Run the embedded Triton: command line, environment, readiness, and what it leaves behind."""
+
+import asyncio
+import contextlib
+import os
+import socket
+import sys
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from deploy.local.children import descendants, first_end_of, or_ended, running, until
+from deploy.local.embedded_triton import (
+    EmbeddedTriton,
+    assemble_backend_directory,
+    has_nvidia_gpu,
+)
+from deploy.local.errors import LocalError
+from gateway.errors import GatewayError
+from gateway.triton import TritonClient
+
+TRITON_LOG: Final = "triton.log"
+
+_START_TIMEOUT_S: Final = 60.0
+_LOAD_TIMEOUT_S: Final = 300.0
+# Triton waits so long for requests in flight, and gets a little more to unload its models.
+_EXIT_TIMEOUT_S: Final = 10
+_GRACE_S: Final = _EXIT_TIMEOUT_S + 10
+_SHM: Final = Path("/dev/shm")  # noqa: S108 - where Triton's python backend keeps its regions
+# Room for a full batch of 224×224 pixels without growing; the default of 1 MiB grows often.
+_SHM_REGION_BYTES: Final = 8 * 1024 * 1024
+# Linux cuts process names to 15 characters.
+_STUB_NAME: Final = "triton_python_b"
+
+
+@dataclass(frozen=True, slots=True)
+class RunningTriton:
+    """A live server with its ports, all on the loopback interface."""
+
+    process: Process
+    grpc_url: str
+    metrics_url: str
+    log: Path
+
+    async def load(self, model_id: str) -> None:
+        """Load a model of the repository and wait until it is ready.
+
+        Raises:
+            LocalError: With Triton's reason.
+        """
+        async with TritonClient(self.grpc_url) as client:
+            try:
+                loading = client.load_model(model_id, _LOAD_TIMEOUT_S)
+                await or_ended(loading, self.process, "Triton")
+            except GatewayError as exc:
+                raise LocalError(str(exc)) from exc
+
+    async def first_stub_end(self) -> int:
+        """Wait for the death of a model's process, which Triton neither mends nor reports."""
+        return await first_end_of(descendants(self.process, _STUB_NAME))
+
+
+@asynccontextmanager
+async def running_triton(
+    triton: EmbeddedTriton, repository: Path, work: Path
+) -> AsyncIterator[RunningTriton]:
+    """A live Triton with no model loaded, for the length of the block.
+
+    Args:
+        triton: The wheel's parts.
+        repository: The model repository, an absolute path.
+        work: An empty folder for the backend directory and the log.
+
+    Raises:
+        LocalError: It did not start.
+    """
+    backends = work / "backends"
+    assemble_backend_directory(triton, backends)
+    shm_prefix = f"vitriton-{os.getpid()}-"
+    grpc_port, metrics_port = _free_ports(2)
+    log = work / TRITON_LOG
+    argv: list[str | Path] = [
+        triton.tritonserver,
+        f"--model-repository={repository}",
+        f"--backend-directory={backends}",
+        "--model-control-mode=explicit",
+        # A model without that variant is served by its config.pbtxt.
+        f"--model-config-name={'gpu' if has_nvidia_gpu() else 'cpu'}",
+        "--disable-auto-complete-config",
+        "--allow-http=false",
+        "--grpc-address=127.0.0.1",
+        f"--grpc-port={grpc_port}",
+        "--metrics-address=127.0.0.1",
+        f"--metrics-port={metrics_port}",
+        f"--exit-timeout-secs={_EXIT_TIMEOUT_S}",
+        f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
+        f"--backend-config=python,shm-default-byte-size={_SHM_REGION_BYTES}",
+    ]
+    try:
+        async with running(argv, _environment(triton), grace_s=_GRACE_S, log=log) as process:
+            server = RunningTriton(
+                process, f"127.0.0.1:{grpc_port}", f"http://127.0.0.1:{metrics_port}/metrics", log
+            )
+            async with TritonClient(server.grpc_url) as client:
+                await _until_live(client, server)
+            yield server
+    finally:
+        # Triton clears up after itself unless it is killed.
+        for region in _SHM.glob(f"{shm_prefix}*"):
+            region.unlink(missing_ok=True)
+
+
+async def _until_live(client: TritonClient, server: RunningTriton) -> None:
+    try:
+        await until(client.is_ready, server.process, "Triton", _START_TIMEOUT_S)
+    except LocalError as exc:
+        last = await asyncio.to_thread(_last_line, server.log)
+        raise LocalError(f"{exc}: {last}") from exc
+
+
+def _last_line(log: Path) -> str:
+    with contextlib.suppress(OSError):
+        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        if lines:
+            return lines[-1].strip()
+    return "it wrote no log"
+
+
+def _environment(triton: EmbeddedTriton) -> dict[str, str]:
+    """Ours, with the wheel's libraries, and this interpreter first on the path.
+
+    The stub embeds a Python of its own that ignores `PYTHONPATH`: it takes the packages of the
+    first `python3` on `PATH`, a virtual environment's included.
+    """
+    own = os.environ
+    return {
+        # torch counts the host's cores, not those this process may use.
+        "OMP_NUM_THREADS": str(len(os.sched_getaffinity(0))),
+        **own,
+        "PATH": _joined([str(Path(sys.executable).parent), own.get("PATH", "")]),
+        "LD_LIBRARY_PATH": _joined([*map(str, triton.libraries), own.get("LD_LIBRARY_PATH", "")]),
+    }
+
+
+def _joined(paths: Sequence[str]) -> str:
+    return os.pathsep.join(path for path in paths if path)
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports that are free now; Triton cannot take a bound socket from us."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for sock in sockets:
+            sock.bind(("127.0.0.1", 0))
+        return [int(sock.getsockname()[1]) for sock in sockets]

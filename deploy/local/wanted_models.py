@@ -1,0 +1,133 @@
+"""Decide which models to serve, and export those that the repository lacks.
+
+Exports run in a process of their own, so that torch's memory is gone when serving begins.
+"""
+
+import asyncio
+import logging
+import os
+import sys
+import urllib.request
+from asyncio.subprocess import DEVNULL
+from pathlib import Path
+from typing import Final
+
+from huggingface_hub import constants, hf_hub_url, try_to_load_from_cache
+
+from deploy.local.children import running
+from deploy.local.errors import LocalError
+from exporter.digest import checkpoint_digest
+from exporter.entry import read_entry
+from exporter.errors import ExportError
+from gateway.modelspec import triton_model_name
+
+log = logging.getLogger("vitriton")
+
+DEMO_MODEL: Final = "vitriton/vit-digits"
+DEMO_FOLDER: Final = Path("demo")
+HUB_MODEL: Final = "google/vit-base-patch16-224"
+
+_WEIGHTS: Final = "model.safetensors"
+_HUB_TIMEOUT_S: Final = 3.0
+_EXPORT_GRACE_S: Final = 10.0
+
+
+class ExportFailed(LocalError):
+    """An export ended with an error, whose line it has written itself."""
+
+
+async def prepare_models(models: list[str], repository: Path, precision: str) -> list[str]:
+    """Ids of the models to serve, all of them in the repository now.
+
+    Args:
+        models: Hub ids, ids in the repository or checkpoint folders; none means the defaults.
+        repository: The model repository.
+        precision: What they compute in; `auto` takes what is there.
+
+    Raises:
+        LocalError: A model is not in the repository and cannot be exported.
+    """
+    if not models:
+        return await _prepare_defaults(repository, precision)
+    _refuse_shared_ids(models)
+    for model in models:
+        await _prepare(model, repository, precision)
+    # In the order given, without repetition.
+    return list(dict.fromkeys(served_id(model) for model in models))
+
+
+def served_id(model: str) -> str:
+    """Id a model is served under: that of a checkpoint folder is the folder's name."""
+    return Path(model).resolve().name if Path(model).is_dir() else model
+
+
+def _refuse_shared_ids(models: list[str]) -> None:
+    sources: dict[str, str] = {}
+    for model in models:
+        first = sources.setdefault(served_id(model), model)
+        if first != model and Path(first).resolve() != Path(model).resolve():
+            raise LocalError(
+                f"{first} and {model} would both be served as {served_id(model)}; export one of"
+                " them under another id with `vitriton export --name`, and serve that id"
+            )
+
+
+async def _prepare_defaults(repository: Path, precision: str) -> list[str]:
+    """The hub's ViT if it is to be had, and always the demo, which needs no download."""
+    await _prepare(DEMO_MODEL, repository, precision)
+    is_there = not _why_export(HUB_MODEL, repository, precision)
+    if not is_there and not await asyncio.to_thread(_hub_has, HUB_MODEL):
+        log.info("%s is not cached and the hub does not answer: serving the demo", HUB_MODEL)
+        return [DEMO_MODEL]
+    try:
+        await _prepare(HUB_MODEL, repository, precision)
+    except ExportFailed as exc:
+        log.info("%s: serving the demo without it", exc)
+        return [DEMO_MODEL]
+    return [HUB_MODEL, DEMO_MODEL]
+
+
+async def _prepare(model: str, repository: Path, precision: str) -> None:
+    reason = await asyncio.to_thread(_why_export, model, repository, precision)
+    if reason is None:
+        return
+    log.info("exporting %s: %s", model, reason)
+    argv = [sys.executable, "-m", "deploy.local.cli", "export", model]
+    options = ["--output", str(repository), "--precision", precision]
+    exporting = running([*argv, *options], os.environ, grace_s=_EXPORT_GRACE_S, stdout=DEVNULL)
+    async with exporting as process:
+        if await process.wait() != 0:
+            raise ExportFailed(f"{model} could not be exported")
+
+
+def _why_export(model: str, repository: Path, precision: str) -> str | None:
+    """Why the repository's entry will not do; none if it will."""
+    folder = repository / triton_model_name(served_id(model))
+    if not folder.is_dir():
+        return f"it is not in {repository}"
+    try:
+        spec = read_entry(folder).spec
+    except ExportError as exc:
+        return str(exc)
+    if precision not in {"auto", spec.dtype}:
+        return f"{repository} holds it in {spec.dtype}"
+    if Path(model).is_dir() and checkpoint_digest(Path(model)) != spec.checkpoint_sha256:
+        return f"{repository} holds another checkpoint of that name"
+    return None
+
+
+def _hub_has(model: str) -> bool:
+    """Whether the weights are cached, or the hub would send them; nothing is downloaded.
+
+    Asked once, without the retries of huggingface_hub, which keep an offline start waiting.
+    """
+    if isinstance(try_to_load_from_cache(model, _WEIGHTS), str):
+        return True
+    if constants.HF_HUB_OFFLINE:
+        return False
+    question = urllib.request.Request(hf_hub_url(model, _WEIGHTS), method="HEAD")  # noqa: S310
+    try:
+        with urllib.request.urlopen(question, timeout=_HUB_TIMEOUT_S):  # noqa: S310
+            return True
+    except OSError:
+        return False
