@@ -1,0 +1,85 @@
+"""The real stack, once per session: checkpoints → exporter → tritonserver → gateway.
+
+Checkpoints are real architectures with seeded random weights, wide enough for scores to differ
+between pictures; the demo is the one that set-up trains.
+"""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from hypothesis import settings
+
+from tests.stack import ROOT, VITRITON, Stack, running_stack
+
+settings.register_profile("dev", max_examples=50, deadline=None)
+settings.register_profile("ci", max_examples=200, deadline=None)
+settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Where `make families-table` has the figures written."""
+    parser.addoption("--families-table", metavar="FILE")
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A developer's own settings must not decide a test."""
+    for name in os.environ:
+        if name.startswith("GATEWAY_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Checkpoint folders by model id."""
+    from tests.checkpoints import save_deit_distilled, save_vit
+
+    folder = tmp_path_factory.mktemp("checkpoints")
+    return {
+        "test/vit": save_vit(folder / "vit"),
+        "test/deit-distilled": save_deit_distilled(folder / "deit-distilled"),
+    }
+
+
+@pytest.fixture(scope="session")
+def demo_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model repository with the demo; it is trained in the checkout unless it is there."""
+    repository = tmp_path_factory.mktemp("demo") / "model_repository"
+    subprocess.run(
+        [*VITRITON, "export", "vitriton/vit-digits", "--output", str(repository)],
+        cwd=ROOT,
+        check=True,
+        timeout=280,
+    )
+    return repository
+
+
+@pytest.fixture(scope="session")
+def repository(demo_repository: Path, checkpoints: dict[str, Path]) -> Path:
+    """The demo's repository with the other models added."""
+    from exporter.config_pbtxt import ServingOptions
+    from exporter.export import ExportRequest, export_model
+
+    for model_id, checkpoint in checkpoints.items():
+        options = ServingOptions(max_batch_size=8)
+        export_model(ExportRequest(str(checkpoint), demo_repository, model_id, options=options))
+    return demo_repository
+
+
+@pytest.fixture(scope="session")
+def stack(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """`vitriton serve` with all three models."""
+    models = ["vitriton/vit-digits", "test/vit", "test/deit-distilled"]
+    with running_stack(models, repository, tmp_path_factory.mktemp("serve")) as running:
+        yield running
+
+
+@pytest.fixture
+def client(stack: Stack) -> Iterator[httpx.Client]:
+    """An HTTP client of the stack's gateway."""
+    with httpx.Client(base_url=stack.url, timeout=60) as http:
+        yield http

@@ -1,0 +1,340 @@
+"""What is refused: one line with the reason and the way out, and nothing written."""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from exporter.entry import read_entry
+from exporter.errors import ExportError
+from exporter.graph import load_graph
+from exporter.preprocessing import timm_steps
+from gateway.modelspec import parse_model_spec
+from tests.exporter.entries import config_of, edit, export, files_below
+from tests.stack import VITRITON, run_vitriton
+
+
+def damage_weights(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def drop_head(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: value for name, value in weights.items() if not name.startswith("classifier")}
+    save_file(kept, folder / "model.safetensors", {"format": "pt"})
+
+
+def plant_nan(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights["classifier.bias"][0] = float("nan")
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+REFUSALS: dict[str, tuple[Any, str]] = {
+    "no config": (lambda folder: (folder / "config.json").unlink(), "no config.json"),
+    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "no weights"),
+    "half the weights": (damage_weights, "cannot be loaded"),
+    "no classifier": (drop_head, "no weights for classifier"),
+    "NaN in the weights": (plant_nan, "not finite"),
+    "no preprocessor": (
+        lambda folder: (folder / "preprocessor_config.json").unlink(),
+        "preprocessor_config.json",
+    ),
+    "another size than the model's": (
+        lambda folder: edit(
+            folder / "preprocessor_config.json", size={"height": 192, "width": 192}
+        ),
+        "does not take 192x192 images",
+    ),
+    "no fixed size": (
+        lambda folder: edit(folder / "preprocessor_config.json", size={"shortest_edge": 224}),
+        "different sizes",
+    ),
+    "a crop larger than the image": (
+        lambda folder: edit(
+            folder / "preprocessor_config.json",
+            do_center_crop=True,
+            crop_size={"height": 300, "width": 300},
+        ),
+        "can be smaller",
+    ),
+    "padding": (
+        lambda folder: edit(folder / "preprocessor_config.json", do_pad=True),
+        "do_pad",
+    ),
+    "a filter that is none": (
+        lambda folder: edit(folder / "preprocessor_config.json", resample=9),
+        "setting that means nothing",
+    ),
+    "a size of nothing": (
+        lambda folder: edit(folder / "preprocessor_config.json", size=0),
+        "ViTImageProcessorPil",
+    ),
+    "no mean": (
+        lambda folder: edit(folder / "preprocessor_config.json", image_mean=None),
+        "ViTImageProcessorPil",
+    ),
+    "patches of nothing": (
+        lambda folder: edit(folder / "config.json", patch_size=0),
+        "cannot be loaded",
+    ),
+    "a field of the wrong type": (
+        lambda folder: edit(folder / "config.json", hidden_size="wide"),
+        "cannot be loaded",
+    ),
+    "an unknown problem type": (
+        lambda folder: edit(folder / "config.json", problem_type="guessing"),
+        "guessing",
+    ),
+    "a language model": (
+        lambda folder: (folder / "config.json").write_text('{"model_type": "bert"}'),
+        "cannot be loaded",
+    ),
+}
+
+
+@pytest.mark.parametrize(("damage", "says"), REFUSALS.values(), ids=REFUSALS.keys())
+def test_refusal_is_one_line_and_changes_nothing(
+    vit: Path, broken: Path, tmp_path: Path, damage: Any, says: str
+) -> None:
+    """The reason is given, and a model of that name stays as it was."""
+    repository = tmp_path / "models"
+    export(vit, repository, name="kept", max_batch_size=1)
+    before = files_below(repository)
+    damage(broken)
+
+    with pytest.raises(ExportError) as caught:
+        export(broken, repository, name="kept")
+
+    assert says in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+    assert files_below(repository) == before
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "says"),
+    [
+        ("/nowhere/at/all", None, "neither a checkpoint folder nor a hub id"),
+        ("{vit}", "a/b/c", "no model id"),
+        ("{vit}", "a--b", "no model id"),
+        ("{vit}", "../escape", "no model id"),
+    ],
+)
+def test_names_that_cannot_be_are_refused(
+    vit: Path, tmp_path: Path, source: str, name: str | None, says: str
+) -> None:
+    """Nothing is written under a name that is no model id."""
+    with pytest.raises(ExportError, match=says):
+        export(source.format(vit=vit), tmp_path / "models", name=name)
+
+    assert not (tmp_path / "models").exists()
+
+
+def test_unwritable_repository_is_one_line(vit: Path, tmp_path: Path) -> None:
+    """A file where the folder should be."""
+    (tmp_path / "models").write_text("")
+
+    with pytest.raises(ExportError, match="cannot write to"):
+        export(vit, tmp_path / "models")
+
+
+def hub_cache(checkpoint: Path, folder: Path, model_id: str, commit: str) -> Path:
+    """The hub's own cache layout, as a finished download leaves it."""
+    entry = folder / f"models--{model_id.replace('/', '--')}"
+    shutil.copytree(checkpoint, entry / "snapshots" / commit)
+    (entry / "refs").mkdir()
+    (entry / "refs" / "main").write_text(commit)
+    return folder
+
+
+def test_hub_id_is_loaded_from_the_cache_with_its_commit(vit: Path, tmp_path: Path) -> None:
+    """Offline, a cached model exports; the command that serves it is the last line."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    cache = hub_cache(vit, tmp_path / "hub", "someone/some-vit", commit)
+
+    done = run_vitriton(
+        ["export", "someone/some-vit", "--max-batch-size", "1"],
+        tmp_path,
+        HF_HUB_CACHE=str(cache),
+        HF_HUB_OFFLINE="1",
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "vitriton serve someone/some-vit --repository model_repository\n"
+    config = config_of(tmp_path / "model_repository", "someone--some-vit")
+    assert parse_model_spec(config.parameters["vitriton"].string_value).revision == commit
+
+
+def test_unreachable_hub_is_one_line(tmp_path: Path) -> None:
+    """With what to do instead; exit code 1, nothing written."""
+    done = run_vitriton(
+        ["export", "someone/some-vit"],
+        tmp_path,
+        HF_HUB_CACHE=str(tmp_path / "hub"),
+        HF_HUB_OFFLINE="1",
+    )
+
+    errors = [line for line in done.stderr.splitlines() if line.startswith("vitriton: error: ")]
+    assert done.returncode == 1
+    assert len(errors) == 1
+    assert "--init random" in errors[0]
+    assert not (tmp_path / "model_repository").exists()
+
+
+def test_timm_checkpoint_without_timm_names_the_library(tmp_path: Path) -> None:
+    """The libraries are no dependency of ours: few need them, and only to export."""
+    folder = tmp_path / "timm"
+    folder.mkdir()
+    pretrained = {"input_size": [3, 224, 224], "mean": [0.5] * 3, "std": [0.5] * 3}
+    config = {"architecture": "resnet10t", "num_classes": 1000, "pretrained_cfg": pretrained}
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file({"x": torch.zeros(1)}, folder / "model.safetensors", {"format": "pt"})
+
+    with pytest.raises(ExportError, match=r"needs a library that is not installed.*timm"):
+        export(folder, tmp_path / "models")
+
+
+def test_architecture_that_classifies_no_images_is_refused(tmp_path: Path) -> None:
+    """With random weights as with trained ones."""
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+
+    with pytest.raises(ExportError, match="is no image classifier"):
+        export(tmp_path, tmp_path / "models", random_weights=True)
+
+
+def test_repository_that_is_a_mounted_volume_is_refused(
+    vit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rename cannot cross file systems; the line names a folder that works."""
+    stat = Path.stat
+
+    def elsewhere(self: Path, **options: Any) -> os.stat_result:
+        result = stat(self, **options)
+        if not self.name.endswith(".staging"):
+            return result
+        return os.stat_result((*result[:2], result.st_dev + 1, *result[3:10]))
+
+    monkeypatch.setattr(Path, "stat", elsewhere)
+
+    with pytest.raises(ExportError, match=r"mounted volume.*name a folder inside it"):
+        export(vit, tmp_path / "models")
+
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+def test_timm_crop_that_the_gateway_lacks_is_refused() -> None:
+    """Only the modes whose arithmetic is the gateway's own."""
+    config = {"input_size": (3, 64, 48), "crop_pct": 0.9, "crop_mode": "border"}
+
+    with pytest.raises(ExportError, match="crop mode 'border' at 64x48"):
+        timm_steps(config, "RGB")
+
+
+def test_incomplete_entries_are_told_apart(vit: Path, tmp_path: Path) -> None:
+    """No configuration, no contract, no graph: each has its line and its way out."""
+    export(vit, tmp_path / "models", max_batch_size=1)
+    entry = tmp_path / "models" / "small-vit"
+    (entry / "1" / "model.pt").write_bytes(b"not TorchScript")
+    with pytest.raises(ExportError, match="not a TorchScript file"):
+        load_graph(entry / "1" / "model.pt")
+    (entry / "1" / "model.pt").unlink()
+    with pytest.raises(ExportError, match=r"model\.pt is missing"):
+        read_entry(entry)
+    (entry / "config.pbtxt").write_text('name: "small-vit"')
+    with pytest.raises(ExportError, match="no usable contract"):
+        read_entry(entry)
+    (entry / "config.pbtxt").unlink()
+    with pytest.raises(ExportError, match="is no entry of a model repository"):
+        read_entry(entry)
+
+
+@pytest.mark.parametrize("model_id", ["a..b", "me/model.git", "a-/b"])
+def test_id_the_hub_cannot_have_is_one_line(model_id: str, tmp_path: Path) -> None:
+    """The hub's own library refuses it."""
+    with pytest.raises(ExportError, match=r"no hub id|neither a checkpoint"):
+        export(model_id, tmp_path / "models")
+
+
+PLANTED = """
+import pathlib
+pathlib.Path("pwned").touch()
+from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
+class Config(ViTConfig): model_type = "planted"
+class Model(ViTForImageClassification): pass
+class Processor(ViTImageProcessorPil): pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("file", "auto_map", "options"),
+    [
+        ("config.json", {"AutoConfig": "planted.Config"}, []),
+        ("config.json", {"AutoConfig": "planted.Config"}, ["--init", "random"]),
+        (
+            "config.json",
+            {"AutoConfig": "planted.Config", "AutoModelForImageClassification": "planted.Model"},
+            ["--allow-pickle"],
+        ),
+        ("preprocessor_config.json", {"AutoImageProcessor": "planted.Processor"}, []),
+    ],
+)
+def test_code_of_a_checkpoint_is_never_run(
+    broken: Path, tmp_path: Path, file: str, auto_map: dict[str, str], options: list[str]
+) -> None:
+    """Not even when transformers asks and somebody answers yes."""
+    (broken / "planted.py").write_text(PLANTED)
+    edit(broken / file, auto_map=auto_map)
+
+    subprocess.run(
+        [*VITRITON, "export", str(broken), *options],
+        cwd=tmp_path,
+        input="y\ny\ny\n",
+        text=True,
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert not (tmp_path / "pwned").exists()
+
+
+def save_pickled(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    torch.save(weights, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+
+
+def test_pickled_weights_need_a_word(broken: Path, tmp_path: Path) -> None:
+    """Refused by default with the way out, loaded when allowed."""
+    save_pickled(broken)
+
+    with pytest.raises(ExportError, match="--allow-pickle"):
+        export(broken, tmp_path / "models")
+
+    assert export(broken, tmp_path / "models", allow_pickle=True).weights == "checkpoint"
+
+
+class _Evil:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("touch pwned",)
+
+
+def test_allowed_pickles_still_run_no_code(
+    broken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only tensors come out of a pickle."""
+    monkeypatch.chdir(tmp_path)
+    (broken / "model.safetensors").unlink()
+    torch.save({"classifier.bias": _Evil()}, broken / "pytorch_model.bin")
+
+    with pytest.raises(ExportError, match="cannot be loaded"):
+        export(broken, tmp_path / "models", allow_pickle=True)
+
+    assert not (tmp_path / "pwned").exists()

@@ -1,0 +1,102 @@
+"""Precision, and the configurations for a CPU and a GPU."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tritonclient.grpc import model_config_pb2
+
+from exporter.config_pbtxt import ServingOptions, parse_pbtxt, to_pbtxt
+from exporter.errors import ExportError
+from exporter.precision import choose_dtype, cpu_has_bf16
+from tests.exporter.entries import config_of, export
+
+
+def test_low_precision_figures_are_in_the_contract(vit: Path, tmp_path: Path) -> None:
+    """Half precision is measured against float32; the graph still gives float32 logits."""
+    spec = export(vit, tmp_path / "models", precision="fp16")
+
+    graph = torch.jit.load(str(tmp_path / "models" / "small-vit" / "1" / "model.pt"))
+    assert graph(torch.zeros((1, 224, 224, 3), dtype=torch.uint8)).dtype == torch.float32
+    assert spec.dtype == "fp16"
+    assert spec.low_precision is not None
+    assert spec.low_precision.mean_abs_logit_difference > 0
+    assert (
+        spec.low_precision.mean_abs_logit_difference <= spec.low_precision.max_abs_logit_difference
+    )
+    assert spec.low_precision.top1_agreement > 0.9
+    smaller = (tmp_path / "models" / "small-vit" / "1" / "model.pt").stat().st_size
+    export(vit, tmp_path / "full")
+    assert smaller < 0.7 * (tmp_path / "full" / "small-vit" / "1" / "model.pt").stat().st_size
+
+
+def test_automatic_precision_is_fp32_without_a_gpu(vit: Path, tmp_path: Path) -> None:
+    """On a GPU machine it would be fp16."""
+    spec = export(vit, tmp_path / "models", precision="auto", max_batch_size=1)
+
+    assert spec.dtype == ("fp16" if torch.cuda.is_available() else "fp32")
+
+
+def test_bf16_needs_a_processor_that_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read from the processor's own flags, x86 and Arm."""
+    cpu_info = tmp_path / "cpuinfo"
+    for text, has in [
+        ("flags\t\t: fpu avx512f avx512_bf16\n", True),
+        ("flags\t\t: fpu amx_bf16\n", True),
+        ("Features\t: fp asimd bf16\n", True),
+        ("flags\t\t: fpu avx512f\nmodel name: avx512_bf16\n", False),
+        ("", False),
+    ]:
+        cpu_info.write_text(text)
+        assert cpu_has_bf16(cpu_info) == has
+    monkeypatch.setattr("exporter.precision.cpu_has_bf16", lambda: False)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+
+    with pytest.raises(ExportError, match="no bfloat16"):
+        choose_dtype("bf16")
+
+
+def test_configurations_differ_where_the_devices_do(vit: Path, tmp_path: Path) -> None:
+    """Kind, instances, warm-up, threads and weight sharing; the rest is the same."""
+    repository = tmp_path / "models"
+    export(vit, repository, options=ServingOptions(max_batch_size=4))
+
+    base = config_of(repository, "small-vit")
+    cpu = config_of(repository, "small-vit", "configs/cpu.pbtxt")
+    gpu = config_of(repository, "small-vit", "configs/gpu.pbtxt")
+    kinds = model_config_pb2.ModelInstanceGroup
+    assert [c.instance_group[0].kind for c in (base, cpu, gpu)] == [
+        kinds.KIND_AUTO,
+        kinds.KIND_CPU,
+        kinds.KIND_GPU,
+    ]
+    assert [c.instance_group[0].count for c in (base, cpu, gpu)] == [1, 1, 2]
+    assert [w.batch_size for w in cpu.model_warmup] == [1]
+    assert [w.batch_size for w in gpu.model_warmup] == [1, 2, 3, 4]
+    assert all(w.count >= 3 for w in gpu.model_warmup)
+    assert gpu.parameters["ENABLE_WEIGHT_SHARING"].string_value == "true"
+    assert gpu.parameters["INTRA_OP_THREAD_COUNT"].string_value == "1"
+    assert list(cpu.parameters) == ["vitriton"]
+    for config in (base, cpu, gpu):
+        assert parse_pbtxt(to_pbtxt(config)) == config
+        for field in ("instance_group", "model_warmup", "parameters"):
+            config.ClearField(field)
+    assert base == cpu == gpu
+
+
+def test_serving_options_reach_every_configuration(vit: Path, tmp_path: Path) -> None:
+    """`--max-batch-size`, `--instances`, `--batch-delay-us`; nonsense is refused."""
+    repository = tmp_path / "models"
+    export(vit, repository, options=ServingOptions(2, 3, 500))
+
+    for variant in ("config.pbtxt", "configs/cpu.pbtxt", "configs/gpu.pbtxt"):
+        config = config_of(repository, "small-vit", variant)
+        assert config.max_batch_size == 2
+        assert config.instance_group[0].count == 3
+        assert config.dynamic_batching.max_queue_delay_microseconds == 500
+    for wrong in (ServingOptions(0), ServingOptions(1, 0), ServingOptions(1, 1, -1)):
+        with pytest.raises(ExportError, match="less than"):
+            export(vit, tmp_path / "none", options=wrong)
+    assert not (tmp_path / "none").exists()

@@ -1,0 +1,264 @@
+"""Planted faults: every kind of wrong graph is refused."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from exporter.errors import ExportError
+from exporter.export import ExportRequest, export_model
+from exporter.graph import ServedClassifier, device_constants, trace
+from exporter.preprocessing import ImageSteps, Normalization
+from exporter.verify import (
+    batch_sizes_to_verify,
+    eager_logits,
+    images_to_verify,
+    measure_low_precision,
+    sample_images,
+    verify,
+)
+from gateway.modelspec import Preprocessing, Size
+from tests.checkpoints import save_vit
+from tests.families.checkpoints import save_family
+
+MAX_BATCH = 8
+SIZES = batch_sizes_to_verify(MAX_BATCH, parameters=0)
+SIZE = Size(height=16, width=16)
+STEPS = ImageSteps(
+    Preprocessing(resize=SIZE, resample="bilinear"),
+    Normalization(1 / 255, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    SIZE,
+)
+
+
+class Classifier(torch.nn.Module):
+    """A tiny model with transformers' interface; subclasses plant a fault."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear = torch.nn.Linear(3 * 16 * 16, 5)
+
+    def forward(self, pixel_values: torch.Tensor) -> SimpleNamespace:
+        return SimpleNamespace(logits=self.logits(pixel_values))
+
+    def logits(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.linear(pixels.flatten(1))  # type: ignore[no-any-return]  # torch
+
+
+class BranchOnContent(Classifier):
+    """The trace keeps the branch that its example took."""
+
+    def logits(self, pixels: torch.Tensor) -> torch.Tensor:
+        logits = super().logits(pixels)
+        return logits * 2 if bool(pixels.mean() > -0.9) else logits
+
+
+class CoupledBatch(Classifier):
+    """An image's logits depend on its neighbours."""
+
+    def logits(self, pixels: torch.Tensor) -> torch.Tensor:
+        logits = super().logits(pixels)
+        return logits - logits.mean(0, keepdim=True) * 0.01
+
+
+class BakedBatch(Classifier):
+    """The batch size of the trace is a constant of the graph."""
+
+    def logits(self, pixels: torch.Tensor) -> torch.Tensor:
+        return super().logits(pixels.reshape(int(pixels.shape[0]), -1))
+
+
+class MakesTensors(Classifier):
+    """A tensor is made on the device of the input, which a trace records as the CPU."""
+
+    def logits(self, pixels: torch.Tensor) -> torch.Tensor:
+        return super().logits(pixels) + torch.zeros(pixels.shape[0], 5, device=pixels.device)
+
+
+class NanOnBright(Classifier):
+    """One picture in many has no logits."""
+
+    def logits(self, pixels: torch.Tensor) -> torch.Tensor:
+        return super().logits(pixels) + torch.log(-pixels.mean((1, 2, 3)))[:, None]
+
+
+class Untraceable(Classifier):
+    """It refuses to be traced."""
+
+    def logits(self, pixels: torch.Tensor) -> torch.Tensor:
+        if torch._C._get_tracing_state() is not None:
+            raise RuntimeError("data-dependent from here on\nand more")
+        return super().logits(pixels)
+
+
+class Maps(Classifier):
+    """It gives logits for each place of the picture, not for the picture."""
+
+    def logits(self, pixels: torch.Tensor) -> torch.Tensor:
+        return pixels
+
+
+def export_steps(model: Any) -> None:
+    """Trace and verify, as an export does."""
+    images = sample_images(images_to_verify(MAX_BATCH), STEPS)
+    verify(trace(model.eval(), STEPS), images, eager_logits(model, STEPS, images), SIZES)
+
+
+def test_a_faithful_model_passes() -> None:
+    """Otherwise the refusals below would mean nothing."""
+    export_steps(Classifier())
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        (BranchOnContent, "differs from eager transformers"),
+        (CoupledBatch, "differs from eager transformers"),
+        (BakedBatch, "fails at batch size 1"),
+        (NanOnBright, "not finite"),
+        (Untraceable, "cannot be traced: data-dependent from here on$"),
+        (Maps, "not one row"),
+    ],
+)
+def test_planted_fault_is_refused(model: type[Classifier], says: str) -> None:
+    """Each in the step that exists for it."""
+    with pytest.raises(ExportError, match=says):
+        export_steps(model())
+
+
+def test_no_device_is_baked_into_the_graph() -> None:
+    """What the trace recorded as "cpu" becomes the device of the input, and still verifies."""
+    model = MakesTensors().eval()
+    example = torch.zeros((2, 16, 16, 3), dtype=torch.uint8)
+    plain = torch.jit.trace(ServedClassifier(model, STEPS.normalization), example)
+    assert device_constants(torch.jit.freeze(plain.eval()).graph)
+
+    nodes = trace(model, STEPS).graph
+
+    assert device_constants(nodes) == []
+    assert "prim::device" in str(nodes)
+    export_steps(MakesTensors())
+
+
+def with_fault(fault: Callable[[torch.Tensor, int], torch.Tensor]) -> None:
+    """Verify a graph whose n-th call is tampered with."""
+    model = Classifier().eval()
+    graph = trace(model, STEPS)
+    images = sample_images(images_to_verify(MAX_BATCH), STEPS)
+    calls = 0
+
+    def tampered(pixels: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return fault(graph(pixels), calls)
+
+    verify(tampered, images, eager_logits(model, STEPS, images), SIZES)
+
+
+@pytest.mark.parametrize("call", [1, 2, 3, 4, 12])
+def test_difference_in_any_call_is_found(call: int) -> None:
+    """First, second and third call of a size, and the last of all."""
+    with pytest.raises(ExportError, match="differs"):
+        with_fault(lambda logits, n: logits + 1e-3 * (n == call))
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        (lambda logits, _: logits.double(), "torch.float32"),
+        (lambda logits, _: logits[:, :4], "returns"),
+        (lambda logits, n: logits / (n != 5), "not finite"),
+        (lambda logits, _: logits.flip(0), "differs"),
+    ],
+)
+def test_wrong_type_shape_value_or_order_is_found(fault: Any, says: str) -> None:
+    """Order within the batch included."""
+    with pytest.raises(ExportError, match=says):
+        with_fault(fault)
+
+
+def test_half_precision_that_loses_the_answer_is_refused() -> None:
+    """Rounding passes, anything beyond it does not."""
+    model = Classifier().eval()
+    images = sample_images(images_to_verify(MAX_BATCH), STEPS)
+    expected = eager_logits(model, STEPS, images)
+    graph = trace(model, STEPS)
+
+    report = measure_low_precision(
+        lambda pixels: graph(pixels).half().float(), images, expected, SIZES
+    )
+    assert 0 < report.max_abs_logit_difference < 1e-2
+    with pytest.raises(ExportError, match="--precision fp32"):
+        measure_low_precision(lambda pixels: graph(pixels) * 0.5, images, expected, SIZES)
+    with pytest.raises(ExportError, match="not finite"):
+        measure_low_precision(lambda pixels: graph(pixels) * torch.inf, images, expected, SIZES)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_fault_at_any_batch_size_is_found(size: int) -> None:
+    """Not only at the smallest and the largest."""
+    model = Classifier().eval()
+    images = sample_images(images_to_verify(MAX_BATCH), STEPS)
+    expected = eager_logits(model, STEPS, images)
+    graph = trace(model, STEPS)
+
+    def tampered(pixels: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = graph(pixels)
+        return logits + (len(pixels) == size)
+
+    with pytest.raises(ExportError, match=f"at batch size {size} "):
+        verify(tampered, images, expected, SIZES)
+    with pytest.raises(ExportError, match=f"at batch size {size},"):
+        measure_low_precision(tampered, images, expected, SIZES)
+
+
+def test_large_models_are_compared_at_a_selection() -> None:
+    """Both ends, the powers of two, three, and the largest but one."""
+    assert batch_sizes_to_verify(32, 86_000_000) == (1, 2, 3, 4, 8, 16, 31, 32)
+    assert batch_sizes_to_verify(1, 86_000_000) == (1,)
+    assert batch_sizes_to_verify(5, 5_000_000) == (1, 2, 3, 4, 5)
+
+
+def test_half_precision_that_turns_clear_answers_around_is_refused() -> None:
+    """Every logit within the tolerance, and still another answer: the lead decides."""
+    images = sample_images(images_to_verify(MAX_BATCH), STEPS)
+    expected = torch.tensor([[0.0, 1.0, 0.4, -9.0]]).repeat(len(images), 1)
+    turned = torch.tensor([[0.0, 0.4, 1.0, -9.0]])
+
+    with pytest.raises(ExportError, match="best label that leads clearly"):
+        measure_low_precision(lambda pixels: turned.repeat(len(pixels), 1), images, expected, SIZES)
+
+
+def test_graph_that_kept_a_device_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Should the replacing of devices ever fail, the saved file is looked at again."""
+    monkeypatch.setattr("exporter.graph._follow_input_device", lambda _: None)
+    checkpoint = save_family("BEiT", tmp_path / "beit")
+
+    with pytest.raises(ExportError, match="names a device"):
+        export_model(ExportRequest(str(checkpoint), tmp_path / "models"))
+
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+def test_wrong_arithmetic_in_the_graph_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousandth more in the scale, and the whole export is refused."""
+
+    class Wrong(ServedClassifier):
+        def __init__(self, model: Any, normalization: Normalization) -> None:
+            super().__init__(model, normalization)
+            self.scale *= 1.001
+
+    monkeypatch.setattr("exporter.graph.ServedClassifier", Wrong)
+
+    with pytest.raises(ExportError, match="differs from eager transformers"):
+        export_model(ExportRequest(str(save_vit(tmp_path / "vit")), tmp_path / "models"))
+
+    assert list((tmp_path / "models").iterdir()) == []

@@ -1,0 +1,171 @@
+"""A small checkpoint of every tested family: the real architecture, seeded random weights.
+
+The classifier's weights are enlarged until scores tell pictures apart, as trained ones do.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+import transformers as hf
+
+_IMAGE_SIZE: Final = 64
+
+_LABELS: Final = 10
+_GAIN: Final = 1.6
+# Standard deviation of the logits over pictures, about that of trained models.
+_SPREAD: Final = 2.0
+_SMALL: Final = {
+    "image_size": _IMAGE_SIZE,
+    "patch_size": 8,
+    "hidden_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 96,
+}
+_SWIN: Final = {
+    "image_size": _IMAGE_SIZE,
+    "patch_size": 4,
+    "embed_dim": 24,
+    "depths": [1, 1],
+    "num_heads": [2, 4],
+    "window_size": 4,
+}
+_CONVOLUTIONS: Final = {"hidden_sizes": [16, 24, 32, 48], "depths": [1, 1, 1, 1]}
+
+_SQUARE: Final = {"size": {"height": _IMAGE_SIZE, "width": _IMAGE_SIZE}}
+_EDGE: Final = {"size": {"shortest_edge": 73}, "crop_size": _IMAGE_SIZE}
+
+
+def labels(count: int) -> dict[str, Any]:
+    """`id2label` and `label2id` without repetition, so that scores compare by label."""
+    id2label = {i: f"label {i}" for i in range(count)}
+    return {"id2label": id2label, "label2id": {label: i for i, label in id2label.items()}}
+
+
+def _vit() -> tuple[Any, Any]:
+    return (
+        hf.ViTForImageClassification(hf.ViTConfig(**_SMALL, **labels(_LABELS))),
+        hf.ViTImageProcessorPil(**_SQUARE),
+    )
+
+
+def _deit() -> tuple[Any, Any]:
+    return (
+        hf.DeiTForImageClassification(hf.DeiTConfig(**_SMALL, **labels(_LABELS))),
+        hf.DeiTImageProcessorPil(size=73, crop_size=_IMAGE_SIZE),
+    )
+
+
+def _deit_with_teacher() -> tuple[Any, Any]:
+    return (
+        hf.DeiTForImageClassificationWithTeacher(hf.DeiTConfig(**_SMALL, **labels(_LABELS))),
+        hf.DeiTImageProcessorPil(size=73, crop_size=_IMAGE_SIZE),
+    )
+
+
+def _beit() -> tuple[Any, Any]:
+    config = hf.BeitConfig(**_SMALL, use_relative_position_bias=True, **labels(_LABELS))
+    return hf.BeitForImageClassification(config), hf.BeitImageProcessorPil(**_SQUARE)
+
+
+def _swin() -> tuple[Any, Any]:
+    return (
+        hf.SwinForImageClassification(hf.SwinConfig(**_SWIN, **labels(_LABELS))),
+        hf.ViTImageProcessorPil(**_SQUARE, resample=3),
+    )
+
+
+def _swinv2() -> tuple[Any, Any]:
+    return (
+        hf.Swinv2ForImageClassification(hf.Swinv2Config(**_SWIN, **labels(_LABELS))),
+        hf.ViTImageProcessorPil(**_SQUARE, resample=3),
+    )
+
+
+def _convnext() -> tuple[Any, Any]:
+    return (
+        hf.ConvNextForImageClassification(hf.ConvNextConfig(**_CONVOLUTIONS, **labels(_LABELS))),
+        hf.ConvNextImageProcessorPil(size={"shortest_edge": _IMAGE_SIZE}, crop_pct=0.875),
+    )
+
+
+def _resnet() -> tuple[Any, Any]:
+    config = hf.ResNetConfig(embedding_size=16, **_CONVOLUTIONS, **labels(_LABELS))
+    return (
+        hf.ResNetForImageClassification(config),
+        hf.ConvNextImageProcessorPil(size={"shortest_edge": _IMAGE_SIZE}, crop_pct=0.95),
+    )
+
+
+def _dinov2() -> tuple[Any, Any]:
+    config = hf.Dinov2Config(**{k: v for k, v in _SMALL.items() if k != "intermediate_size"})
+    config.id2label = labels(_LABELS)["id2label"]
+    return hf.Dinov2ForImageClassification(config), hf.BitImageProcessorPil(**_EDGE)
+
+
+def _mobilevit() -> tuple[Any, Any]:
+    config = hf.MobileViTConfig(
+        image_size=_IMAGE_SIZE,
+        hidden_sizes=[16, 24, 32],
+        neck_hidden_sizes=[8, 8, 16, 16, 24, 24, 32],
+        num_attention_heads=2,
+        **labels(_LABELS),
+    )
+    return (
+        hf.MobileViTForImageClassification(config),
+        hf.MobileViTImageProcessorPil(size={"shortest_edge": 73}, crop_size=_IMAGE_SIZE),
+    )
+
+
+def _siglip() -> tuple[Any, Any]:
+    vision = hf.SiglipVisionConfig(**_SMALL)
+    config = hf.SiglipConfig(vision_config=vision.to_dict(), **labels(_LABELS))
+    return hf.SiglipForImageClassification(config), hf.SiglipImageProcessorPil(**_SQUARE)
+
+
+FAMILIES: Final[dict[str, Callable[[], tuple[Any, Any]]]] = {
+    "ViT": _vit,
+    "DeiT": _deit,
+    "DeiT with teacher": _deit_with_teacher,
+    "BEiT": _beit,
+    "Swin": _swin,
+    "Swinv2": _swinv2,
+    "ConvNeXT": _convnext,
+    "ResNet": _resnet,
+    "DINOv2": _dinov2,
+    "MobileViT": _mobilevit,
+    "SigLIP": _siglip,
+}
+
+
+def _settle(model: Any) -> None:
+    """Let batch normalisation see pictures, or signals fade on the way through it."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None  # the plain average of all it sees
+    model.train()
+    model(pixel_values=torch.randn(32, 3, _IMAGE_SIZE, _IMAGE_SIZE))
+    model.eval()
+
+
+def save_family(name: str, folder: Path) -> Path:
+    """Write the family's checkpoint."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(2)
+        model, processor = FAMILIES[name]()
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                scale = _GAIN / parameter[0].numel() ** 0.5
+                parameter.copy_(torch.randn_like(parameter) * scale)
+        _settle(model)
+        noise = torch.randn(16, 3, _IMAGE_SIZE, _IMAGE_SIZE)
+        spread = model(pixel_values=noise).logits.std(0).mean()
+        for head, module in model.named_modules():
+            if head.rpartition(".")[2].endswith("classifier") and hasattr(module, "weight"):
+                module.weight *= _SPREAD / spread
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder

@@ -1,0 +1,71 @@
+"""Checkpoints of timm, through transformers' wrapper: served without timm, equal to it."""
+
+import base64
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exporter.precision import Precision, cpu_has_bf16
+from tests.families.figures import compare
+from tests.pictures import PICTURES
+from tests.stack import ROOT, running_stack
+
+pytestmark = pytest.mark.families
+
+TIMM_SITE = ROOT / ".venv.timm"
+
+
+@pytest.fixture(scope="session")
+def timm_site() -> Path:
+    """Folder with timm and torchvision, which are in no environment of ours."""
+    if not (TIMM_SITE / "timm").is_dir():
+        reason = f"{TIMM_SITE.name} has no timm; `make test-families` installs it there"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return TIMM_SITE
+
+
+@pytest.mark.parametrize(
+    ("family", "architecture", "precision"),
+    [
+        ("timm ViT", "vit_tiny_patch16_224", "fp32"),
+        ("timm ViT", "vit_tiny_patch16_224", "bf16"),
+        ("timm ViT", "vit_tiny_patch16_224", "fp16"),
+        ("timm ResNet", "resnet10t", "fp32"),
+        ("timm ConvNeXt", "convnext_atto", "fp32"),
+    ],
+)
+def test_timm_checkpoint_answers_as_transformers_does(
+    timm_site: Path,
+    figures: list[dict[str, Any]],
+    tmp_path: Path,
+    family: str,
+    architecture: str,
+    precision: Precision,
+) -> None:
+    """Different crop percentages and sizes; torchvision's rounding of odd crops included."""
+    if precision == "bf16" and not cpu_has_bf16():
+        pytest.skip("this processor has no bfloat16 arithmetic")
+    pictures = tmp_path / "pictures.json"
+    pictures.write_text(
+        json.dumps({name: base64.b64encode(data).decode() for name, data in PICTURES.items()})
+    )
+    program = [sys.executable, "-W", "ignore", "-m", "tests.families.timm_program"]
+    subprocess.run(
+        [*program, architecture, precision, str(tmp_path / "work"), str(pictures)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(timm_site)},
+        check=True,
+        timeout=200,
+    )
+    wanted = json.loads((tmp_path / "work" / "expected.json").read_text())
+
+    model_id = f"timm/{architecture}"
+    with running_stack([model_id], tmp_path / "work" / "models", tmp_path) as stack:
+        figures.append(compare(stack.url, model_id, wanted, family, precision))

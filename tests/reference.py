@@ -1,0 +1,26 @@
+"""What transformers itself answers."""
+
+import io
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from PIL import Image
+from transformers import AutoImageProcessor, pipeline
+
+# More than any test model has: every label is compared.
+ALL_LABELS: Final = 100
+
+
+@cache
+def _pipeline(checkpoint: Path) -> Any:
+    processor = AutoImageProcessor.from_pretrained(checkpoint, backend="pil")
+    return pipeline("image-classification", model=str(checkpoint), image_processor=processor)
+
+
+def expected(checkpoint: Path, picture: bytes, **parameters: Any) -> list[dict[str, Any]]:
+    """Answer of `transformers.pipeline` on the same weights, with its PIL image processor."""
+    answer: list[dict[str, Any]] = _pipeline(checkpoint)(
+        Image.open(io.BytesIO(picture)), **parameters
+    )
+    return answer

@@ -1,0 +1,145 @@
+"""Bad input: a 4xx with a JSON object and a string `error`, and the next request works."""
+
+import base64
+import json
+import socket
+
+import httpx
+import pytest
+
+from tests.pictures import PICTURES, encode, gradient, photo
+
+GOOD = base64.b64encode(PICTURES["png smaller"]).decode()
+MODEL = "/models/test/vit"
+
+
+def with_parameters(parameters: object) -> bytes:
+    return json.dumps({"inputs": GOOD, "parameters": parameters}).encode()
+
+
+BAD_BODIES = {
+    "empty body": (b"", "empty"),
+    "text file": (b"Dear server,\nthis is a letter.\n", "cannot identify image file"),
+    "zeros": (bytes(1000), "cannot identify image file"),
+    "half a PNG": (PICTURES["png larger"][: len(PICTURES["png larger"]) // 2], "truncated"),
+    "half a JPEG": (photo("china")[:5000], "truncated"),
+    "a PNG's first bytes": (b"\x89PNG\r\n\x1a\n", "cannot identify"),
+    "SVG": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "cannot identify image file"),
+    "base64 rubbish": (b'{"inputs": "!!!not base64!!!"}', "base64"),
+    "base64 of text": (json.dumps({"inputs": GOOD[:3]}).encode(), "cannot identify"),
+    "a URL": (b'{"inputs": "https://example.org/cat.jpg"}', "URL"),
+    "no inputs": (b'{"x": 1}', "inputs"),
+    "inputs is a number": (b'{"inputs": 5}', "`inputs`"),
+    "half of JSON": (b'{"inputs": "abc', "JSON"),
+    "JSON that is not UTF-8": (b'{"inputs": "\xff"}', "JSON"),
+    "top_k is text": (with_parameters({"top_k": "3"}), "top_k"),
+    "top_k is a fraction": (with_parameters({"top_k": 2.5}), "top_k"),
+    "top_k is zero": (with_parameters({"top_k": 0}), "top_k"),
+    "top_k is true": (with_parameters({"top_k": True}), "top_k"),
+    "unknown function": (with_parameters({"function_to_apply": "relu"}), "ClassificationFunction"),
+    "unknown parameter": (with_parameters({"threshold": 1}), "threshold"),
+    "parameters is a list": (with_parameters([1]), "parameters"),
+}
+
+
+def assert_error(response: httpx.Response, status: int) -> str:
+    assert response.status_code == status
+    assert response.headers["content-type"] == "application/json"
+    assert int(response.headers["content-length"]) == len(response.content) < 1000
+    assert response.headers["x-request-id"]
+    body = response.json()
+    assert isinstance(body, dict)
+    assert isinstance(body["error"], str)
+    return str(body["error"])
+
+
+@pytest.mark.parametrize(("body", "says"), BAD_BODIES.values(), ids=BAD_BODIES.keys())
+def test_bad_body_is_a_clear_400(client: httpx.Client, body: bytes, says: str) -> None:
+    """The message says what was wrong, and the server goes on."""
+    error = assert_error(client.post(MODEL, content=body), 400)
+
+    assert says in error
+    assert client.post(MODEL, content=PICTURES["png smaller"]).status_code == 200
+
+
+def test_query_with_a_non_integer_top_k_is_400(client: httpx.Client) -> None:
+    """`?top_k=many` is refused, as in a body."""
+    response = client.post(MODEL, params={"top_k": "many"}, content=photo("china"))
+
+    assert "top_k" in assert_error(response, 400)
+
+
+@pytest.mark.parametrize(
+    "model_id",
+    ["nobody/nothing", "vit", "TEST/vit", "test--vit", "a/b/c", "%00", "x" * 200],
+)
+def test_unknown_model_is_404_with_its_name(client: httpx.Client, model_id: str) -> None:
+    """Ids are matched exactly; the text is the hosted API's."""
+    response = client.post(f"/models/{model_id}", content=photo("china"))
+
+    assert assert_error(response, 404).startswith("Model ")
+
+
+def raw_request(client: httpx.Client, request: bytes, *, then_leaves: bool = False) -> bytes:
+    """What the server sends for these very bytes, which no client library has tidied."""
+    url = client.base_url
+    with socket.create_connection((url.host, url.port or 80), timeout=30) as sock:
+        sock.sendall(request)
+        if then_leaves:
+            sock.shutdown(socket.SHUT_WR)
+        return sock.makefile("rb").read()
+
+
+@pytest.mark.parametrize("path", ["../x", "..%2Fx", "../../etc/passwd", ".", "test/../vit"])
+def test_path_that_climbs_is_only_an_unknown_model(client: httpx.Client, path: str) -> None:
+    """Nothing outside the repository can be named."""
+    head = f"POST /models/{path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 1"
+
+    answer = raw_request(client, head.encode() + b"\r\n\r\nx")
+
+    assert answer.startswith(b"HTTP/1.1 404")
+    assert b'"error":"Model ' in answer
+
+
+def test_client_that_leaves_is_no_error_of_ours(client: httpx.Client) -> None:
+    """Half a body and a closed connection: counted as such, and the next request works."""
+    before = client.get("/metrics").text.count('code="500"')
+
+    head = f"POST {MODEL} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n"
+    raw_request(client, head.encode() + b"x", then_leaves=True)
+
+    metrics = client.get("/metrics").text
+    assert 'gateway_errors_total{error_type="client_closed_request"}' in metrics
+    assert metrics.count('code="500"') == before
+    assert client.post(MODEL, content=PICTURES["png smaller"]).status_code == 200
+
+
+def test_unknown_model_has_the_hosted_apis_text(client: httpx.Client) -> None:
+    """Clients look for these words."""
+    response = client.post("/models/nobody/nothing", content=photo("china"))
+
+    assert response.json()["error"] == "Model nobody/nothing does not exist"
+
+
+def test_body_over_the_limit_is_413(client: httpx.Client) -> None:
+    """It names the limit and its setting; the client can read the answer."""
+    error = assert_error(client.post(MODEL, content=bytes(15 * 1024 * 1024)), 413)
+
+    assert "GATEWAY_MAX_BODY_BYTES" in error
+
+
+def test_image_over_the_pixel_limit_is_refused_from_its_header(client: httpx.Client) -> None:
+    """A small file with 100 million pixels is not decoded."""
+    bomb = encode(gradient(1, 1).resize((10_000, 10_000)), "PNG")
+
+    error = assert_error(client.post(MODEL, content=bomb), 400)
+
+    assert "GATEWAY_MAX_IMAGE_PIXELS" in error
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nope", 404), ("GET", MODEL, 405)])
+def test_unknown_path_and_wrong_method_are_json(
+    client: httpx.Client, method: str, path: str, status: int
+) -> None:
+    """Even the framework's own refusals have the API's shape."""
+    assert_error(client.request(method, path), status)

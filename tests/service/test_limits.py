@@ -1,0 +1,118 @@
+"""Limits and faults of a gateway of its own, `vitriton gateway`, in front of the stack's Triton."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+
+from tests.pictures import PICTURES
+from tests.service.test_errors import assert_error
+from tests.stack import STOP_TIMEOUT_S, VITRITON, Stack
+
+MODEL = "/models/test/vit"
+PICTURE = PICTURES["png smaller"]
+_LISTENING = re.compile(r"listening on \('127\.0\.0\.1', (\d+)\)")
+
+
+@contextmanager
+def gateway(triton_url: str, **settings: str) -> Iterator[httpx.Client]:
+    """A client of a gateway on a free port, which it says itself."""
+    with subprocess.Popen(
+        [*VITRITON, "gateway"],
+        env=os.environ | {"GATEWAY_TRITON_URL": triton_url, "GATEWAY_PORT": "0"} | settings,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        try:
+            match = next(m for m in map(_LISTENING.search, process.stderr) if m)
+            with httpx.Client(base_url=f"http://127.0.0.1:{match[1]}", timeout=60) as client:
+                yield client
+        finally:
+            process.terminate()
+            process.stderr.read()
+            # uvicorn finishes its requests and then ends by the signal it was sent.
+            assert process.wait(STOP_TIMEOUT_S) == -signal.SIGTERM
+
+
+@contextmanager
+def half_a_request(client: httpx.Client) -> Iterator[socket.socket]:
+    """A connection that has sent its headers and one byte of its body."""
+    url = client.base_url
+    head = (
+        f"POST {MODEL} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+        f"Content-Length: {len(PICTURE)}\r\n\r\n"
+    )
+    with socket.create_connection((url.host, url.port or 80), timeout=STOP_TIMEOUT_S) as sock:
+        sock.sendall(head.encode() + PICTURE[:1])
+        while "gateway_inflight_requests 2.0" not in client.get("/metrics").text:
+            pass
+        yield sock
+
+
+def test_one_request_too_many_is_429_at_once(stack: Stack) -> None:
+    """With `Retry-After` and the setting's name; a place that is free again is taken again."""
+    with gateway(stack.triton_grpc_url, GATEWAY_MAX_INFLIGHT="1") as client:
+        with half_a_request(client) as sock:
+            refused = client.post(MODEL, content=PICTURE)
+            sock.sendall(PICTURE[1:])
+            answer = sock.makefile("rb").read()
+        after = client.post(MODEL, content=PICTURE)
+
+    assert "GATEWAY_MAX_INFLIGHT" in assert_error(refused, 429)
+    assert int(refused.headers["retry-after"]) >= 1
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert after.status_code == 200
+
+
+def test_body_that_never_ends_is_408(stack: Stack) -> None:
+    """A slow client gets an answer, and its place in flight is free again."""
+    with gateway(
+        stack.triton_grpc_url, GATEWAY_REQUEST_TIMEOUT_S="0.5", GATEWAY_MAX_INFLIGHT="1"
+    ) as client:
+        with half_a_request(client) as sock:
+            answer = sock.makefile("rb").read()
+        after = client.post(MODEL, content=PICTURE)
+
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert b"GATEWAY_REQUEST_TIMEOUT_S" in answer
+    assert after.status_code == 200
+
+
+def test_no_triton_is_503_on_every_route_that_needs_it() -> None:
+    """JSON, `Retry-After`, the setting's name; the gateway itself stays up."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        nowhere = f"127.0.0.1:{taken.getsockname()[1]}"
+    with gateway(nowhere) as client:
+        health, info = client.get("/health"), client.get("/info")
+        answer = client.post(MODEL, content=PICTURE)
+        metrics = client.get("/metrics")
+
+    assert_error(health, 503)
+    assert_error(info, 503)
+    assert "GATEWAY_TRITON_URL" in assert_error(answer, 503)
+    assert int(answer.headers["retry-after"]) >= 1
+    assert metrics.status_code == 200
+
+
+def test_default_model_that_is_not_loaded_is_unhealthy(stack: Stack) -> None:
+    """Triton is up and ready; the model that clients ask for is not there."""
+    with gateway(stack.triton_grpc_url, GATEWAY_DEFAULT_MODEL="nobody/nothing") as client:
+        assert "nobody/nothing" in assert_error(client.get("/health"), 503)
+    with gateway(stack.triton_grpc_url) as client:
+        assert client.get("/health").status_code == 200
+
+
+def test_body_and_pixel_limits_are_the_settings(stack: Stack) -> None:
+    """One byte and one pixel decide."""
+    limit = {"GATEWAY_MAX_BODY_BYTES": str(len(PICTURE)), "GATEWAY_MAX_IMAGE_PIXELS": str(40 * 31)}
+    with gateway(stack.triton_grpc_url, **limit) as client:
+        assert client.post(MODEL, content=PICTURE).status_code == 200
+        assert_error(client.post(MODEL, content=PICTURE + b"x"), 413)
+    with gateway(stack.triton_grpc_url, GATEWAY_MAX_IMAGE_PIXELS=str(40 * 31 - 1)) as client:
+        assert "GATEWAY_MAX_IMAGE_PIXELS" in assert_error(client.post(MODEL, content=PICTURE), 400)

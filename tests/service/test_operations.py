@@ -1,0 +1,71 @@
+"""Health, metrics, info and request ids of a running stack."""
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.pictures import PICTURES
+
+
+def samples(client: httpx.Client) -> dict[str, float]:
+    """Value of every series of the gateway, labels written out."""
+    response = client.get("/metrics")
+    assert response.headers["content-type"].startswith("text/plain")
+    return {
+        f"{s.name}{sorted(s.labels.items())}": s.value
+        for family in text_string_to_metric_families(response.text)
+        for s in family.samples
+    }
+
+
+def test_health_is_ok_when_the_default_model_answers(client: httpx.Client) -> None:
+    """200 and a JSON object."""
+    response = client.get("/health")
+
+    assert response.status_code == 200
+    assert response.json() == {"status": "ok"}
+
+
+def test_info_names_each_model_with_its_facts(client: httpx.Client) -> None:
+    """What the exporter wrote into `config.pbtxt` comes out here."""
+    info = client.get("/info").json()
+
+    assert info["default_model"] == "vitriton/vit-digits"
+    facts = {model["model_id"]: model for model in info["models"]}
+    assert facts.keys() == {"vitriton/vit-digits", "test/vit", "test/deit-distilled"}
+    assert facts["test/deit-distilled"]["model_type"] == "DeiTForImageClassificationWithTeacher"
+    assert facts["test/vit"]["num_labels"] == 12
+    assert facts["test/vit"]["weights"] == "checkpoint"
+    assert facts["test/vit"]["model_dtype"] == "fp32"
+
+
+def test_metrics_count_requests_images_and_errors(client: httpx.Client) -> None:
+    """By route template and code; an error by its class; each stage is timed once per image."""
+    before = samples(client)
+    client.post("/models/test/vit", content=PICTURES["bmp"])
+    client.post("/models/test/vit", content=b"no image")
+    client.post("/models/test/nothing", content=PICTURES["bmp"])
+    after = samples(client)
+
+    route = "('route', '/models/{model_id:path}')"
+    grown = {name: after[name] - before.get(name, 0) for name in after}
+    assert grown[f"gateway_requests_total[('code', '200'), {route}]"] == 1
+    assert grown[f"gateway_requests_total[('code', '400'), {route}]"] == 1
+    assert grown[f"gateway_requests_total[('code', '404'), {route}]"] == 1
+    assert grown["gateway_images_total[]"] == 1
+    assert grown["gateway_errors_total[('error_type', 'invalid_image')]"] == 1
+    assert grown["gateway_errors_total[('error_type', 'model_not_found')]"] == 1
+    assert grown["gateway_stage_duration_seconds_count[('stage', 'infer')]"] == 1
+    assert grown["gateway_stage_duration_seconds_count[('stage', 'decode')]"] == 2
+    # The request that reads the metrics is itself in flight.
+    assert after["gateway_inflight_requests[]"] == 1
+
+
+def test_request_id_is_the_callers_or_a_new_one(client: httpx.Client) -> None:
+    """A sane id is echoed, anything else replaced."""
+    given = client.get("/health", headers={"x-request-id": "abc-123"})
+    traced = client.get("/health", headers={"x-amzn-trace-id": "Root=1-2;x"})
+    hostile = client.get("/health", headers={"x-request-id": "a b" * 100})
+
+    assert given.headers["x-request-id"] == "abc-123"
+    assert traced.headers["x-request-id"] == "Root=1-2;x"
+    assert len(hostile.headers["x-request-id"]) == 32

@@ -1,0 +1,152 @@
+"""Start `vitriton serve` as a user does, and take its addresses from what it prints."""
+
+import os
+import queue
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final
+
+import psutil
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+VITRITON: Final = [sys.executable, "-m", "deploy.local.cli"]
+HELD_OUT: Final = ROOT / "demo" / "held-out"
+START_TIMEOUT_S: Final = 120.0
+STOP_TIMEOUT_S: Final = 60.0
+RUN_TIMEOUT_S: Final = 200.0
+
+_READY: Final = re.compile(r"ready at (http://\S+)")
+_METRICS: Final = re.compile(r"metrics \S+ and (http://\S+)")
+_GRPC: Final = re.compile(r"Triton gRPC (\S+)")
+
+
+def run_vitriton(
+    arguments: list[str], folder: Path, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """A command that ends by itself, run in a folder; its output is in the result."""
+    return run_python(["-m", "deploy.local.cli", *arguments], folder, **environment)
+
+
+def run_python(
+    arguments: list[str], folder: Path, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """The interpreter with these arguments, the same way."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=RUN_TIMEOUT_S,
+        check=False,
+    )
+
+
+@dataclass
+class Stack:
+    """A stack that is up."""
+
+    process: subprocess.Popen[str]
+    url: str
+    triton_metrics_url: str
+    triton_grpc_url: str
+    lines: "queue.Queue[str | None]"
+
+    def processes(self) -> list[psutil.Process]:
+        """The runner and everything below it."""
+        runner = psutil.Process(self.process.pid)
+        return [runner, *runner.children(recursive=True)]
+
+    def rest(self) -> list[str]:
+        """What it printed after it was ready, once it has ended."""
+        return all_lines(self.lines)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Signal the runner alone and wait for it; its exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(STOP_TIMEOUT_S)
+
+
+def start_serve(
+    arguments: list[str], folder: Path, **environment: str
+) -> tuple[subprocess.Popen[str], "queue.Queue[str | None]"]:
+    """Start it in a session of its own; its output, line by line, then None."""
+    process = subprocess.Popen(
+        [*VITRITON, "serve", *arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    lines: queue.Queue[str | None] = queue.Queue()
+    threading.Thread(target=_read, args=(process.stdout, lines), daemon=True).start()
+    return process, lines
+
+
+def _read(output: IO[str], lines: "queue.Queue[str | None]") -> None:
+    with output:
+        for line in output:
+            lines.put(line.rstrip("\n"))
+    lines.put(None)
+
+
+@contextmanager
+def running_stack(
+    models: list[str], repository: Path, folder: Path, **environment: str
+) -> Iterator[Stack]:
+    """A stack on free ports, stopped at the end of the block."""
+    process, lines = start_serve(
+        [*models, "--repository", str(repository), "--port", "0"], folder, **environment
+    )
+    try:
+        yield _wait_until_ready(process, lines)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        finally:
+            process.kill()
+
+
+def _wait_until_ready(process: subprocess.Popen[str], lines: "queue.Queue[str | None]") -> Stack:
+    seen: list[str] = []
+    while True:
+        line = lines.get(timeout=START_TIMEOUT_S)
+        assert line is not None, "serve ended before it was ready:\n" + "\n".join(seen)
+        seen.append(line)
+        text = "\n".join(seen)
+        found = [pattern.search(text) for pattern in (_READY, _METRICS, _GRPC)]
+        if all(found):
+            url, metrics_url, grpc_url = (match[1] for match in found if match)
+            return Stack(process, url, metrics_url, grpc_url, lines)
+
+
+def output_of_failed_serve(
+    arguments: list[str], folder: Path, **environment: str
+) -> tuple[int, list[str]]:
+    """Exit code and lines of a `vitriton serve` that must end by itself."""
+    process, lines = start_serve(arguments, folder, **environment)
+    try:
+        code = process.wait(START_TIMEOUT_S)
+    finally:
+        process.kill()
+    return code, all_lines(lines)
+
+
+def all_lines(lines: "queue.Queue[str | None]") -> list[str]:
+    """The rest of the output, once the process has ended."""
+    found: list[str] = []
+    while (line := lines.get(timeout=STOP_TIMEOUT_S)) is not None:
+        found.append(line)
+    return found
