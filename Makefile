@@ -7,6 +7,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
+# Every test and tool that starts an interpreter would compile torch and transformers again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help install serve test test-families families-table test-gateway-alone check lint format types layers generate fresh lock bench-first-answer bench-export clean
 
