@@ -8,15 +8,11 @@ from exporter.entry import check_hash, read_entry
 from exporter.errors import ExportError
 from exporter.graph import load_graph, refuse_device_constants
 from exporter.preprocessing import read_image_steps
+from exporter.sample import make_sample
 from exporter.verify import (
-    batch_sizes_to_verify,
-    count_parameters,
     describe_low_precision,
     describe_parity,
-    eager_logits,
-    images_to_verify,
     measure_low_precision,
-    sample_images,
     verify,
 )
 from gateway.modelspec import ModelSpec
@@ -53,22 +49,22 @@ def check_entry(entry: Path, source: str | None, allow_pickle: bool) -> ModelSpe
         steps = read_image_steps(
             checkpoint.image_processor, getattr(checkpoint.model.config, "num_channels", 3)
         )
-        sizes = batch_sizes_to_verify(max_batch_size, count_parameters(checkpoint.model))
-        images = sample_images(images_to_verify(max_batch_size), steps)
-        expected = eager_logits(checkpoint.model, steps, images)
+        sample = make_sample(checkpoint.model, steps, max_batch_size)
     if (steps.preprocessing, steps.input_size) != (spec.preprocessing, spec.input_size):
         raise ExportError(f"{entry} has another preprocessing than its checkpoint")
-    if read_labels(checkpoint.model.config, expected.shape[1]) != spec.id2label:
+    if read_labels(checkpoint.model.config, sample.expected.shape[1]) != spec.id2label:
         raise ExportError(f"{entry} has other labels than its checkpoint")
     if read_problem_type(checkpoint.model.config) != spec.problem_type:
         raise ExportError(f"{entry} has another problem_type than its checkpoint")
     graph = load_graph(found.model_file)
     refuse_device_constants(graph)
     if spec.dtype == "fp32":
-        figures = describe_parity(verify(graph, images, expected, sizes))
+        figures = describe_parity(verify(graph, sample.images, sample.expected, sample.batch_sizes))
     else:
         # The float32 graph was not kept: what can be compared is what is served.
-        low_precision = measure_low_precision(graph, images, expected, sizes)
+        low_precision = measure_low_precision(
+            graph, sample.images, sample.expected, sample.batch_sizes
+        )
         figures = describe_low_precision(low_precision, spec.dtype)
     log.info("%s is what its checkpoint says: %s", entry, figures)
     return spec

@@ -119,19 +119,8 @@ def _download(model_id: str, revision: str | None, files: list[str]) -> tuple[Pa
     """Folder and commit of the hub's files, from the hub's own cache when they are there."""
     try:
         folder = Path(snapshot_download(model_id, revision=revision, allow_patterns=files))
-    except LocalEntryNotFoundError as exc:
-        raise ExportError(
-            f"the hub does not answer and {model_id} is not in its cache; name a local checkpoint"
-            f" folder, or add `--init random` with one of {', '.join(PRESETS)}"
-        ) from exc
-    except HfHubHTTPError as exc:
-        status = exc.response.status_code
-        reason = {
-            401: "does not exist, or is private or gated: set HF_TOKEN",
-            403: "is gated: ask for access on its page and set HF_TOKEN",
-            404: f"does not exist on the hub{f' at revision {revision}' if revision else ''}",
-        }.get(status, f"could not be read: the hub answered {status}")
-        raise ExportError(f"{model_id} {reason}") from exc
+    except (HfHubHTTPError, LocalEntryNotFoundError) as exc:
+        raise ExportError(f"{model_id} {_why_not_downloaded(exc, revision)}") from exc
     except HFValidationError as exc:
         raise ExportError(f"{model_id!r} is no hub id: {first_line(exc)}") from exc
     except (OSError, HTTPError) as exc:
@@ -141,6 +130,25 @@ def _download(model_id: str, revision: str | None, files: list[str]) -> tuple[Pa
         ) from exc
     # The cache's layout is `snapshots/<commit>`.
     return folder, folder.name
+
+
+def _why_not_downloaded(
+    error: HfHubHTTPError | LocalEntryNotFoundError, revision: str | None
+) -> str:
+    # What the hub answered is lost from the error's surface where the cache was tried in vain.
+    response = getattr(error, "response", None)
+    if response is None:
+        response = getattr(error.__cause__, "response", None)
+    if response is None:
+        return (
+            "is not in the hub's cache and the hub does not answer; name a local checkpoint folder,"
+            f" or add `--init random` with one of {', '.join(PRESETS)}"
+        )
+    return {
+        401: "does not exist, or is private or gated: set HF_TOKEN",
+        403: "is gated: ask for access on its page and set HF_TOKEN",
+        404: f"does not exist on the hub{f' at revision {revision}' if revision else ''}",
+    }.get(response.status_code, f"could not be read: the hub answered {response.status_code}")
 
 
 def _trained_model(folder: Path, allow_pickle: bool) -> Any:

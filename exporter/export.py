@@ -22,17 +22,12 @@ from exporter.graph import TORCH_DTYPES, load_graph, on_gpu, refuse_device_const
 from exporter.precision import Precision, choose_dtype
 from exporter.preprocessing import ImageSteps, read_image_steps
 from exporter.repository import StagedModel, stage_model
+from exporter.sample import Sample, make_sample
 from exporter.verify import (
     GPU_TOLERANCE,
-    Images,
-    batch_sizes_to_verify,
-    count_parameters,
     describe_low_precision,
     describe_parity,
-    eager_logits,
-    images_to_verify,
     measure_low_precision,
-    sample_images,
     verify,
 )
 from gateway.modelspec import (
@@ -98,17 +93,13 @@ def export_model(request: ExportRequest) -> ModelSpec:
 def _write(
     checkpoint: Checkpoint, model_id: str, dtype: Dtype, request: ExportRequest
 ) -> ModelSpec:
-    max_batch_size = request.options.max_batch_size
     steps = read_image_steps(
         checkpoint.image_processor, getattr(checkpoint.model.config, "num_channels", 3)
     )
-    batch_sizes = batch_sizes_to_verify(max_batch_size, count_parameters(checkpoint.model))
-    images = sample_images(images_to_verify(max_batch_size), steps)
-    expected = eager_logits(checkpoint.model, steps, images)
+    sample = make_sample(checkpoint.model, steps, request.options.max_batch_size)
     name = triton_model_name(model_id)
     with stage_model(request.repository, name, keeps_versions=not request.replaces) as staged:
         log.info("tracing %s in %s", model_id, dtype)
-        sample = _Sample(images, expected, batch_sizes)
         parity, low_precision = _build(checkpoint.model, steps, dtype, staged.model_file, sample)
         spec = ModelSpec(
             model_id=model_id,
@@ -118,7 +109,7 @@ def _write(
             weights=checkpoint.weights,
             checkpoint_sha256=checkpoint.digest,
             sha256=sha256_of(staged.model_file),
-            id2label=read_labels(checkpoint.model.config, expected.shape[1]),
+            id2label=read_labels(checkpoint.model.config, sample.expected.shape[1]),
             problem_type=read_problem_type(checkpoint.model.config),
             preprocessing=steps.preprocessing,
             input_size=steps.input_size,
@@ -142,17 +133,8 @@ def _write(
     return spec
 
 
-@dataclass(frozen=True, slots=True)
-class _Sample:
-    """What a graph is compared on."""
-
-    images: Images
-    expected: torch.Tensor
-    batch_sizes: tuple[int, ...]
-
-
 def _build(
-    model: Any, steps: ImageSteps, dtype: Dtype, path: Path, sample: _Sample
+    model: Any, steps: ImageSteps, dtype: Dtype, path: Path, sample: Sample
 ) -> tuple[Parity, LowPrecision | None]:
     """Write the graph to `path` and verify what was written, on the GPU too where there is one."""
     images, expected, sizes = sample.images, sample.expected, sample.batch_sizes

@@ -6,11 +6,15 @@ The graph takes uint8 `(batch, height, width, channels)` and returns float32 log
 
 import io
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final
 
 import torch
+from torch.nn.modules.module import register_module_forward_hook
+from tqdm import tqdm
 
 from exporter.errors import ExportError, first_line
 from exporter.preprocessing import ImageSteps, Normalization
@@ -24,6 +28,7 @@ TORCH_DTYPES: Final[dict[Dtype, torch.dtype]] = {
 
 # Not 1: a dimension of size 1 broadcasts, and the trace could hide that it was the batch.
 _TRACED_BATCH: Final = 2
+_OTHER_BATCH: Final = 3
 
 
 class ServedClassifier(torch.nn.Module):
@@ -60,23 +65,88 @@ def trace(model: Any, steps: ImageSteps) -> torch.jit.ScriptModule:
     Raises:
         ExportError: It cannot be traced.
     """
-    size, channels = steps.input_size, CHANNELS[steps.preprocessing.color]
-    example = torch.zeros((_TRACED_BATCH, size.height, size.width, channels), dtype=torch.uint8)
-    wrapped = ServedClassifier(model, steps.normalization).eval()
-    try:
-        with torch.inference_mode(), warnings.catch_warnings():
-            # transformers compares shapes in Python; `verify` tells whether that mattered.
-            warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]  # not in its __all__
-            # TorchScript's own end is announced; it stays the portable format of Triton's backend.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            # Tracing reads every attribute of the model, deprecated ones too.
-            warnings.simplefilter("ignore", FutureWarning)
-            traced = torch.jit.trace(wrapped, example, check_trace=False)
-            graph: torch.jit.ScriptModule = torch.jit.freeze(traced)
-    except (ValueError, RuntimeError, TypeError, AttributeError) as exc:
-        raise ExportError(f"the model cannot be traced: {first_line(exc)}") from exc
+    traced = _traced(model, steps, _TRACED_BATCH)
+    with _quiet():
+        graph: torch.jit.ScriptModule = torch.jit.freeze(traced)
     _follow_input_device(graph)
     return graph
+
+
+def traces_one_program(model: Any, steps: ImageSteps) -> bool:
+    """Whether traces at two batch sizes are equal, operation by operation, constants included.
+
+    Then no batch size is baked into the graph, and no code of the model asked for it.
+
+    Raises:
+        ExportError: It cannot be traced.
+    """
+    # Held in names: nodes do not keep their graph alive.
+    traces = [_traced(model, steps, n) for n in (_TRACED_BATCH, _OTHER_BATCH)]
+    graphs: list[Any] = [traced.inlined_graph for traced in traces]
+    pairs = zip_longest(*(_operations(graph) for graph in graphs))
+    return all(a is not None and b is not None and _same_operation(a, b) for a, b in pairs)
+
+
+def _operations(block: Any) -> Iterator[Any]:
+    for node in block.nodes():
+        yield node
+        for inner in node.blocks():
+            yield from _operations(inner)
+
+
+def _same_operation(a: Any, b: Any) -> bool:
+    if a.kind() != b.kind() or _names(a.inputs()) != _names(b.inputs()):
+        return False
+    if a.kind() != "prim::Constant":
+        return True
+    value, other = a.output().toIValue(), b.output().toIValue()
+    if isinstance(value, torch.Tensor):
+        return isinstance(other, torch.Tensor) and torch.equal(value, other)
+    return bool(value == other)
+
+
+def _names(values: Any) -> list[str]:
+    return [value.debugName() for value in values]
+
+
+def _traced(model: Any, steps: ImageSteps, batch_size: int) -> torch.jit.ScriptModule:
+    size, channels = steps.input_size, CHANNELS[steps.preprocessing.color]
+    example = torch.zeros((batch_size, size.height, size.width, channels), dtype=torch.uint8)
+    wrapped = ServedClassifier(model, steps.normalization).eval()
+    try:
+        with torch.inference_mode(), _quiet(), _progress(wrapped):
+            traced: torch.jit.ScriptModule = torch.jit.trace(wrapped, example, check_trace=False)
+    except (ValueError, RuntimeError, TypeError, AttributeError) as exc:
+        raise ExportError(f"the model cannot be traced: {first_line(exc)}") from exc
+    return traced
+
+
+@contextmanager
+def _progress(model: torch.nn.Module) -> Iterator[None]:
+    """A bar that moves on with each of the model's modules."""
+    total = sum(1 for _ in model.modules())
+    with tqdm(total=total, desc="trace", unit="module", disable=None) as bar:
+
+        def count(*_: object) -> None:
+            bar.update()
+
+        hook = register_module_forward_hook(count)
+        try:
+            yield
+        finally:
+            hook.remove()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        # transformers compares shapes in Python; `verify` tells whether that mattered.
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]  # not in its __all__
+        # TorchScript's own end is announced; it stays the portable format of Triton's backend.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        # Tracing reads every attribute of the model, deprecated ones too.
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
 
 
 def _follow_input_device(graph: torch.jit.ScriptModule) -> None:

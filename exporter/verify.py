@@ -21,9 +21,6 @@ Images = npt.NDArray[np.uint8]
 
 # TorchScript's profiling executor specialises the graph between the first calls of a shape.
 _CALLS_PER_BATCH_SIZE: Final = 3
-# Every batch size is compared for models up to this many parameters; for larger ones, where that
-# would take minutes on a CPU, the powers of two, three, and the two largest.
-_EVERY_SIZE_PARAMETERS: Final = 30_000_000
 # Float32 rounding differs between batch sizes; measured on ViT-base it stays below a tenth of this.
 CPU_TOLERANCE: Final = 1e-5
 # Another device sums in another order.
@@ -37,14 +34,12 @@ _MIN_IMAGES: Final = 16
 _SEED: Final = 0
 
 
-def count_parameters(model: Any) -> int:
-    """Number of weights of a model."""
-    return sum(parameter.numel() for parameter in model.parameters())
+def batch_sizes_to_verify(max_batch_size: int, some_suffice: bool) -> tuple[int, ...]:
+    """Batch sizes to compare, ascending: all that can be served.
 
-
-def batch_sizes_to_verify(max_batch_size: int, parameters: int) -> tuple[int, ...]:
-    """Batch sizes to compare, ascending: all that can be served, fewer for a large model."""
-    if parameters <= _EVERY_SIZE_PARAMETERS:
+    Where some suffice, the powers of two, three, and the two largest.
+    """
+    if not some_suffice:
         return tuple(range(1, max_batch_size + 1))
     powers = {2**i for i in range(max_batch_size.bit_length())}
     wanted = powers | {3, max_batch_size - 1, max_batch_size}

@@ -10,8 +10,9 @@ import torch
 
 from exporter.errors import ExportError
 from exporter.export import ExportRequest, export_model
-from exporter.graph import ServedClassifier, device_constants, trace
+from exporter.graph import ServedClassifier, device_constants, trace, traces_one_program
 from exporter.preprocessing import ImageSteps, Normalization
+from exporter.sample import make_sample
 from exporter.verify import (
     batch_sizes_to_verify,
     eager_logits,
@@ -25,7 +26,7 @@ from tests.checkpoints import save_vit
 from tests.families.checkpoints import save_family
 
 MAX_BATCH = 8
-SIZES = batch_sizes_to_verify(MAX_BATCH, parameters=0)
+SIZES = batch_sizes_to_verify(MAX_BATCH, some_suffice=False)
 SIZE = Size(height=16, width=16)
 STEPS = ImageSteps(
     Preprocessing(resize=SIZE, resample="bilinear"),
@@ -216,11 +217,55 @@ def test_fault_at_any_batch_size_is_found(size: int) -> None:
         measure_low_precision(tampered, images, expected, SIZES)
 
 
-def test_large_models_are_compared_at_a_selection() -> None:
-    """Both ends, the powers of two, three, and the largest but one."""
-    assert batch_sizes_to_verify(32, 86_000_000) == (1, 2, 3, 4, 8, 16, 31, 32)
-    assert batch_sizes_to_verify(1, 86_000_000) == (1,)
-    assert batch_sizes_to_verify(5, 5_000_000) == (1, 2, 3, 4, 5)
+def test_batch_sizes_are_all_or_a_selection() -> None:
+    """The selection: both ends, the powers of two, three, and the largest but one."""
+    assert batch_sizes_to_verify(32, some_suffice=True) == (1, 2, 3, 4, 8, 16, 31, 32)
+    assert batch_sizes_to_verify(1, some_suffice=True) == (1,)
+    assert batch_sizes_to_verify(5, some_suffice=False) == (1, 2, 3, 4, 5)
+
+
+class BatchInTensor(Classifier):
+    """A tensor of the trace's batch size is a constant of the graph, and broadcasts."""
+
+    def logits(self, pixels: torch.Tensor) -> torch.Tensor:
+        return super().logits(pixels) * torch.full((1,), int(pixels.shape[0]))
+
+
+class BranchOnBatch(Classifier):
+    """Another operation for another batch size."""
+
+    def logits(self, pixels: torch.Tensor) -> torch.Tensor:
+        logits = super().logits(pixels)
+        return logits + 1 if int(pixels.shape[0]) > 2 else logits
+
+
+@pytest.mark.parametrize(
+    ("model", "is_one"),
+    [
+        (Classifier, True),
+        (MakesTensors, True),
+        (BakedBatch, False),
+        (BatchInTensor, False),
+        (BranchOnBatch, False),
+    ],
+)
+def test_program_that_depends_on_the_batch_size_is_told_apart(
+    model: type[Classifier], is_one: bool
+) -> None:
+    """By constants, by tensors and by operations."""
+    assert traces_one_program(model().eval(), STEPS) is is_one
+
+
+@pytest.mark.parametrize(
+    ("model", "compared"), [(Classifier, (1, 2, 3, 4, 7, 8)), (BranchOnBatch, tuple(range(1, 9)))]
+)
+def test_large_model_is_run_at_some_sizes_only_if_it_is_one_program(
+    model: type[Classifier], compared: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise at every size, however long that takes."""
+    monkeypatch.setattr("exporter.sample._EVERY_SIZE_PARAMETERS", 0)
+
+    assert make_sample(model().eval(), STEPS, MAX_BATCH).batch_sizes == compared
 
 
 def test_half_precision_that_turns_clear_answers_around_is_refused() -> None:
