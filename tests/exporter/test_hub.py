@@ -1,94 +1,14 @@
-"""A hub that fails in every way it can: one clear line each, nothing half-written.
-
-The hub is a script on the loopback interface; huggingface_hub is real.
-"""
+"""A hub that fails in every way it can: one clear line each, nothing half-written."""
 
 import json
 import subprocess
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.hub import COMMIT, MODEL, Handler, hub, hub_environment
 from tests.stack import run_vitriton
-
-COMMIT = "89abcdef0123456789abcdef0123456789abcdef"
-MODEL = "someone/some-vit"
-
-
-class Hub(ThreadingHTTPServer):
-    """Serves one repository from a folder; `fault` may answer a request instead."""
-
-    def __init__(self, folder: Path, fault: Callable[["Handler"], bool]) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.folder = folder
-        self.fault = fault
-
-
-class Handler(BaseHTTPRequestHandler):
-    """The three routes a download takes."""
-
-    server: Hub
-
-    def log_message(self, *_: object) -> None:
-        """Keep quiet."""
-
-    def do_HEAD(self) -> None:
-        self.answer()
-
-    def do_GET(self) -> None:
-        self.answer()
-
-    def answer(self) -> None:
-        if self.server.fault(self):
-            return
-        files = sorted(self.server.folder.iterdir())
-        if self.path.startswith(f"/api/models/{MODEL}/tree/"):
-            tree = [
-                {"type": "file", "path": p.name, "size": p.stat().st_size, "oid": COMMIT}
-                for p in files
-            ]
-            self.send(json.dumps(tree).encode())
-        elif self.path.startswith(f"/api/models/{MODEL}"):
-            siblings = [{"rfilename": p.name} for p in files]
-            self.send(json.dumps({"id": MODEL, "sha": COMMIT, "siblings": siblings}).encode())
-        elif self.path.startswith(f"/{MODEL}/resolve/"):
-            self.send((self.server.folder / Path(self.path).name).read_bytes())
-        else:
-            self.fail(404, "RepoNotFound")
-
-    def send(self, body: bytes, sent_bytes: int | None = None) -> None:
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("ETag", f'"{len(body)}"')
-        self.send_header("X-Repo-Commit", COMMIT)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body[:sent_bytes])
-
-    def fail(self, status: int, error_code: str = "") -> None:
-        self.send_response(status)
-        self.send_header("X-Error-Code", error_code)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-
-@contextmanager
-def hub(folder: Path, fault: Callable[[Handler], bool]) -> Iterator[str]:
-    """Address of a running hub."""
-    with Hub(folder, fault) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-
-
-def hub_environment(endpoint: str, folder: Path) -> dict[str, str]:
-    return {"HF_ENDPOINT": endpoint, "HF_HOME": str(folder / "hf")}
 
 
 def export_from(endpoint: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -101,7 +21,7 @@ def export_from(endpoint: str, folder: Path, *arguments: str) -> subprocess.Comp
 
 def test_model_is_downloaded_and_exported_with_its_commit(vit: Path, tmp_path: Path) -> None:
     """The contract has id and commit, so `--check` needs no checkpoint, whatever the name."""
-    with hub(vit, lambda _: False) as endpoint:
+    with hub(vit) as endpoint:
         done = export_from(endpoint, tmp_path, "--name", "me/renamed")
         assert done.returncode == 0, done.stderr
         entry = tmp_path / "model_repository" / "me--renamed"
@@ -134,6 +54,11 @@ def unknown_revision(handler: Handler) -> bool:
     return True
 
 
+def out_of_order(handler: Handler) -> bool:
+    handler.fail(500)
+    return True
+
+
 def broken_off(handler: Handler) -> bool:
     """The weights stop half-way, each time."""
     if handler.command != "GET" or not handler.path.endswith(".safetensors"):
@@ -151,6 +76,7 @@ def broken_off(handler: Handler) -> bool:
         (missing, "does not exist on the hub"),
         (unauthorized, "private or gated: set HF_TOKEN"),
         (unknown_revision, "does not exist on the hub"),
+        (out_of_order, "could not be read: the hub answered 500"),
         (broken_off, "could not be downloaded"),
     ],
 )
@@ -174,7 +100,25 @@ def test_download_that_broke_off_is_finished_the_next_time(vit: Path, tmp_path: 
     """What arrived is not taken for a whole file."""
     with hub(vit, broken_off) as endpoint:
         assert export_from(endpoint, tmp_path).returncode == 1
-    with hub(vit, lambda _: False) as endpoint:
+    with hub(vit) as endpoint:
         done = export_from(endpoint, tmp_path)
 
     assert done.returncode == 0, done.stderr
+
+
+def test_either_file_of_the_preprocessor_is_downloaded(broken: Path, tmp_path: Path) -> None:
+    """Newer checkpoints keep it in `processor_config.json`, which transformers reads first."""
+    preprocessor = broken / "preprocessor_config.json"
+    settings = json.loads(preprocessor.read_text()) | {"image_mean": [0.1, 0.2, 0.3]}
+    (broken / "processor_config.json").write_text(json.dumps({"image_processor": settings}))
+    preprocessor.unlink()
+    with hub(broken) as endpoint:
+        done = export_from(endpoint, tmp_path, "--name", "me/newer")
+        assert done.returncode == 0, done.stderr
+        entry = tmp_path / "model_repository" / "me--newer"
+        settings["image_mean"] = [0.5, 0.5, 0.5]
+        (broken / "processor_config.json").write_text(json.dumps({"image_processor": settings}))
+        checked = run_vitriton(["export", "--check", str(entry), str(broken)], tmp_path)
+
+    assert checked.returncode == 1
+    assert "differs from eager transformers" in checked.stderr

@@ -144,3 +144,16 @@ def test_what_cannot_be_reproduced_is_refused(processor: Any, channels: int, say
     """With the setting that is in the way, never approximated."""
     with pytest.raises(ExportError, match=says):
         read_image_steps(processor, channels)
+
+
+class Fails(ViTImageProcessorPil):  # type: ignore[misc]  # transformers is untyped here
+    """A processor with a fault of its own."""
+
+    def preprocess(self, *_: Any, **__: Any) -> Any:
+        raise ValueError("out of order")
+
+
+def test_processor_that_fails_itself_is_refused() -> None:
+    """With its own reason and the picture's size."""
+    with pytest.raises(ExportError, match=r"Fails itself fails on a \d+x\d+ image: out of order"):
+        read_image_steps(Fails(size=48), 3)

@@ -16,10 +16,11 @@ import pytest
 import tritonclient.grpc
 from safetensors.torch import load_file, save_file
 
-from deploy.local.wanted_models import prepare_models
+from deploy.local.wanted_models import HUB_MODEL, prepare_models
 from exporter.config_pbtxt import ServingOptions
 from exporter.export import ExportRequest, export_model
 from exporter.repository import versions_of
+from tests.hub import hub, hub_environment
 from tests.pictures import photo
 from tests.stack import (
     ROOT,
@@ -268,8 +269,34 @@ def test_unknown_model_is_one_line(tmp_path: Path) -> None:
 
     assert code == 1
     assert len(error_lines(lines)) == 1
-    assert "nobody/nothing is not in its cache" in error_lines(lines)[0]
+    assert "nobody/nothing is not in the hub's cache" in error_lines(lines)[0]
     assert "Traceback" not in "\n".join(lines)
+
+
+def test_without_models_the_hubs_vit_is_served_if_the_hub_answers(
+    checkpoints: dict[str, Path], demo_repository: Path, tmp_path: Path
+) -> None:
+    """And the demo beside it; later starts take it from the repository, without a hub."""
+    repository = Path(shutil.copytree(demo_repository, tmp_path / "models"))
+    with hub(checkpoints["test/vit"], model_id=HUB_MODEL) as endpoint:
+        environment = hub_environment(endpoint, tmp_path)
+        with running_stack([], repository, tmp_path, **environment) as stack:
+            served = httpx.get(f"{stack.url}/info").json()
+    with running_stack([], repository, tmp_path, **environment) as stack:
+        again = httpx.get(f"{stack.url}/info").json()
+
+    assert served["default_model"] == again["default_model"] == HUB_MODEL
+    for answer in (served, again):
+        assert {model["model_id"] for model in answer["models"]} == {DEMO, HUB_MODEL}
+
+
+def test_without_models_and_hub_the_demo_is_served(demo_repository: Path, tmp_path: Path) -> None:
+    """A hub that is not there is asked once, and named in a line."""
+    environment = hub_environment("http://127.0.0.1:1", tmp_path)
+    with running_stack([], demo_repository, tmp_path, **environment) as stack:
+        served = httpx.get(f"{stack.url}/info").json()
+
+    assert served["default_model"] == DEMO
 
 
 def test_interrupt_while_starting_stops_everything(demo_repository: Path, tmp_path: Path) -> None:
