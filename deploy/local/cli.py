@@ -35,10 +35,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run one subcommand; exit code 1 for a failure, 2 for wrong usage."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["gateway"]:
-        # Its own parser: this subcommand runs where only the gateway's packages are installed.
+        # Its own parser, as `token` has: they run where only the gateway's packages are installed.
         from gateway.server import main as run_gateway
 
         run_gateway(arguments[1:])
+        return
+    if arguments[:1] == ["token"]:
+        from gateway.token_command import main as run_token
+
+        run_token(arguments[1:])
         return
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="vitriton: %(message)s")
@@ -65,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"vitriton {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     commands.add_parser("gateway", help="run the HTTP service alone; settings from GATEWAY_*")
+    commands.add_parser("token", help="make, list and revoke tokens of the HTTP service")
     _add_serve(commands)
     _add_export(commands)
     _add_doctor(commands)
