@@ -1,0 +1,60 @@
+"""Bounds of the cache, with a clock of the test's own."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.cache import CacheKey, LogitsCache, cache_key
+from gateway.postprocess import Logits
+
+
+def logits(size: int) -> Logits:
+    return np.arange(size, dtype=np.float32)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.integers(1, 800))),
+    st.integers(0, 20_000),
+)
+def test_size_never_exceeds_the_bound(puts: list[tuple[int, int]], max_bytes: int) -> None:
+    """Whatever is put in, in which order; what was put last is there if it fits at all."""
+    cache = LogitsCache(max_bytes, ttl_s=60)
+    for name, size in puts:
+        key = CacheKey("model", bytes([name]))
+        cache.put(key, logits(size))
+        assert 0 <= cache.size_bytes <= max_bytes
+        kept = cache.get(key)
+        assert kept is None or kept.size == size
+        assert (kept is not None) == (4 * size + 500 <= max_bytes)
+
+
+def test_least_recently_used_goes_first() -> None:
+    """A hit makes an entry young again."""
+    cache = LogitsCache(2 * (40 + 500), ttl_s=60)
+    a, b, c = (cache_key("model", name) for name in (b"a", b"b", b"c"))
+    cache.put(a, logits(10))
+    cache.put(b, logits(10))
+    cache.get(a)
+    cache.put(c, logits(10))
+
+    assert cache.get(b) is None
+    assert cache.get(a) is not None
+    assert cache.get(c) is not None
+
+
+def test_old_entry_is_gone() -> None:
+    """At its time to live, and its bytes with it."""
+    now = 0.0
+    cache = LogitsCache(10_000, ttl_s=60, clock=lambda: now)
+    key = cache_key("model", b"image")
+    cache.put(key, logits(10))
+    now = 59.9
+    assert cache.get(key) is not None
+    now = 60
+    assert cache.get(key) is None
+    assert cache.size_bytes == 0
+
+
+def test_models_do_not_share_entries() -> None:
+    """Nor do images."""
+    assert len({cache_key(m, i) for m in ("one", "two") for i in (b"one", b"two")}) == 4
