@@ -1,11 +1,12 @@
 """Composition root: what the service is made of. Read this first."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
-from typing import Any
+from contextlib import aclosing, asynccontextmanager
+from typing import Any, Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from gateway import __version__
@@ -14,26 +15,37 @@ from gateway.errors import GatewayError
 from gateway.logs import RequestLog, log
 from gateway.metrics import Metrics, RequestMetrics
 from gateway.models import ModelDirectory
-from gateway.routes import (
-    ROUTES,
-    State,
-    render_gateway_error,
-    render_http_error,
-    render_unexpected_error,
-)
+from gateway.paths import NormalizePath
+from gateway.rendering import render_gateway_error, render_http_error, render_unexpected_error
+from gateway.routes import ROUTES
 from gateway.settings import Settings
+from gateway.state import State
+from gateway.tokens import TokensFile
 from gateway.triton import TritonClient
+
+_EXPOSED_HEADERS: Final = (
+    *("x-compute-type", "x-compute-time", "x-compute-images", "x-total-time", "x-queue-time"),
+    *("x-inference-time", "x-sha", "x-inference-id", "x-request-id", "retry-after"),
+    "x-error-message",
+)
+_PREFLIGHT_MAX_AGE_S: Final = 86_400
 
 
 def create_app(settings: Settings) -> ASGIApp:
-    """The ASGI application. Nothing is opened before its lifespan starts."""
+    """The ASGI application. No connection is opened before its lifespan starts.
+
+    Raises:
+        TokensError: The file of tokens cannot be used.
+    """
     metrics = Metrics()
+    tokens = None if settings.tokens_file is None else TokensFile(settings.tokens_file)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[State]:
         async with TritonClient(settings.triton_url) as triton:
             models = ModelDirectory(triton)
-            with closing(ImageClassifier(settings, triton, models, metrics)) as classifier:
+            classifier = ImageClassifier(settings, triton, models, metrics)
+            async with aclosing(classifier):
                 log.info("version %s, settings %s", __version__, settings)
                 yield State(
                     settings=settings,
@@ -41,6 +53,7 @@ def create_app(settings: Settings) -> ASGIApp:
                     models=models,
                     classifier=classifier,
                     metrics=metrics,
+                    tokens=tokens,
                 )
 
     # Typed for handlers that know nothing of the state.
@@ -51,4 +64,12 @@ def create_app(settings: Settings) -> ASGIApp:
     }
     app = Starlette(routes=ROUTES, lifespan=lifespan, exception_handlers=exception_handlers)
     # Outside Starlette's own stack, so that even its last-resort answer is counted and has an id.
-    return RequestMetrics(RequestLog(app), metrics)
+    cors = CORSMiddleware(
+        NormalizePath(app),
+        allow_origins=["*"],
+        allow_methods=["*"],
+        allow_headers=["*"],
+        expose_headers=_EXPOSED_HEADERS,
+        max_age=_PREFLIGHT_MAX_AGE_S,
+    )
+    return RequestMetrics(RequestLog(cors), metrics)

@@ -1,21 +1,71 @@
-"""One classification: admit, decode, infer, rank. Everything a request waits for is here."""
+"""One classification: admit, load, decode, infer, rank. All that a request waits for is here."""
 
 import asyncio
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Final, Literal, TypeVar, TypeVarTuple
 
-from gateway.errors import DeadlineExceeded, Overloaded
+from gateway.cache import CacheKey, LogitsCache, cache_key
+from gateway.errors import DeadlineExceeded, ModelNotFound, ModelNotReady, Overloaded
 from gateway.images import decode
+from gateway.lifecycle import ModelLoader
 from gateway.metrics import Metrics
 from gateway.models import ModelDirectory
-from gateway.modelspec import ModelSpec
+from gateway.options import Options, read_options
 from gateway.pixels import Pixels
-from gateway.postprocess import Prediction, default_activation, top_predictions
-from gateway.schemas import Parameters, parse_request
+from gateway.postprocess import (
+    Logits,
+    Prediction,
+    check_logits,
+    default_activation,
+    top_predictions,
+)
+from gateway.schemas import ClassificationRequest, Parameters, parse_request
 from gateway.settings import Settings
-from gateway.triton import TritonClient
+from gateway.sharing import SharedCalls
+from gateway.triton import ComputeType, LoadedModel, TritonClient
+
+R = TypeVar("R")
+Ts = TypeVarTuple("Ts")
+
+# A larger body is parsed and hashed in a thread; below this the hop would cost more.
+_INLINE_BYTES: Final = 128 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class IncomingRequest:
+    """What HTTP has of a request."""
+
+    model_id: str
+    body: bytes
+    headers: Mapping[str, str]
+    """By lower-case name."""
+    query: Mapping[str, str]
+    request_id: str
+    """Handed on to Triton's log."""
+    deadline: float
+    """In the event loop's time, seconds; waiting for a model to load comes on top."""
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """The answer to one request."""
+
+    predictions: list[Prediction] | list[list[Prediction]]
+    """Best first; a list of such lists if `inputs` was a list."""
+    compute_type: ComputeType | Literal["cache"]
+    """`cache` if no image of the request was inferred for it."""
+    model: LoadedModel
+    images: int
+    wait_s: float
+    """From the request to the start of its work: for a place, for the model."""
+    infer_s: float
+    """In Triton, its queue and the way there included; 0 from the cache."""
+    total_s: float
 
 
 class ImageClassifier:
@@ -28,14 +78,18 @@ class ImageClassifier:
         self._triton = triton
         self._models = models
         self._metrics = metrics
+        self._loader = ModelLoader(settings, triton, models, metrics)
+        self._cache = LogitsCache(settings.cache_bytes, settings.cache_ttl_s)
+        self._inferences: SharedCalls[CacheKey, tuple[Logits, float]] = SharedCalls()
         self._admitted = 0
         # Pillow lets go of the GIL while it decodes and resizes, so threads use the cores.
         self._threads = ThreadPoolExecutor(
             len(os.sched_getaffinity(0)), thread_name_prefix="decode"
         )
 
-    def close(self) -> None:
-        """End the decoding threads."""
+    async def aclose(self) -> None:
+        """End the decoding threads and the loads."""
+        await self._loader.close()
         self._threads.shutdown(cancel_futures=True)
 
     @contextmanager
@@ -57,58 +111,119 @@ class ImageClassifier:
         finally:
             self._admitted -= 1
 
-    async def classify(
-        self,
-        model_id: str,
-        body: bytes,
-        query: Mapping[str, str],
-        request_id: str,
-        deadline: float,
-    ) -> list[Prediction]:
-        """Predictions for the image in `body`, best first.
-
-        Args:
-            model_id: As in the URL.
-            body: The request's body.
-            query: The URL's parameters.
-            request_id: Handed on to Triton's log.
-            deadline: In the event loop's time, seconds.
+    async def classify(self, incoming: IncomingRequest) -> Classification:
+        """Predictions for the images in the body.
 
         Raises:
             GatewayError: Any of `gateway.errors` but those of reading the body.
         """
+        start = perf_counter()
+        request = await self._parse(incoming)
+        options = read_options(incoming.headers, request.options)
+        model = await self._loader.get(incoming.model_id, options)
+        ready = perf_counter()
         try:
-            async with asyncio.timeout_at(deadline):
-                return await self._classify(model_id, body, query, request_id)
+            async with asyncio.timeout_at(incoming.deadline + (ready - start)):
+                try:
+                    answers = await self._infer_all(model, request, options, incoming.request_id)
+                except (ModelNotFound, ModelNotReady):
+                    # Unloaded since its contract was read: load it again, once.
+                    self._models.forget(model.spec.model_id)
+                    model = await self._loader.get(incoming.model_id, options)
+                    answers = await self._infer_all(model, request, options, incoming.request_id)
         except TimeoutError as exc:
             raise DeadlineExceeded(
                 f"There was no answer within {self._settings.request_timeout_s:g} s"
                 " (GATEWAY_REQUEST_TIMEOUT_S)"
             ) from exc
+        with self._metrics.stage("postprocess"):
+            ranked = [self._rank(model, logits, request.parameters) for logits, _ in answers]
+        self._metrics.count_images(len(answers))
+        infer_s = max((seconds for _, seconds in answers), default=0.0)
+        return Classification(
+            predictions=ranked if request.is_list else ranked[0],
+            compute_type=model.compute_type if infer_s or not answers else "cache",
+            model=model,
+            images=len(answers),
+            wait_s=ready - start,
+            infer_s=infer_s,
+            total_s=perf_counter() - start,
+        )
 
-    async def _classify(
-        self, model_id: str, body: bytes, query: Mapping[str, str], request_id: str
-    ) -> list[Prediction]:
-        spec = await self._models.get(model_id)
+    async def _parse(self, incoming: IncomingRequest) -> ClassificationRequest:
+        arguments = (
+            incoming.body,
+            incoming.headers.get("content-type", ""),
+            incoming.query,
+            self._settings.max_inputs,
+        )
+        if len(incoming.body) <= _INLINE_BYTES:
+            return parse_request(*arguments)
+        return await self._in_thread(parse_request, *arguments)
+
+    async def _infer_all(
+        self, model: LoadedModel, request: ClassificationRequest, options: Options, request_id: str
+    ) -> list[tuple[Logits, float]]:
+        """Logits of each image, and the seconds in Triton that this request has caused."""
+        if len(request.images) == 1:
+            return [await self._logits(model, request.images[0], options, request_id)]
+        tasks = [
+            asyncio.create_task(self._logits(model, image, options, request_id))
+            for image in request.images
+        ]
+        try:
+            return await asyncio.gather(*tasks)
+        finally:
+            # The first error ends the request.
+            for task in tasks:
+                task.cancel()
+
+    async def _logits(
+        self, model: LoadedModel, image: bytes, options: Options, request_id: str
+    ) -> tuple[Logits, float]:
+        if not options.use_cache or not self._settings.cache_bytes:
+            return await self._infer(model, image, request_id)
+        if len(image) <= _INLINE_BYTES:
+            key = cache_key(model.contract_sha256, image)
+        else:
+            key = await self._in_thread(cache_key, model.contract_sha256, image)
+        cached = self._cache.get(key)
+        if cached is not None:
+            self._metrics.count_cache("hit")
+            return cached, 0.0
+
+        async def infer_and_keep() -> tuple[Logits, float]:
+            logits, seconds = await self._infer(model, image, request_id)
+            self._cache.put(key, logits)
+            self._metrics.cache_bytes.set(self._cache.size_bytes)
+            return logits, seconds
+
+        (logits, seconds), is_shared = await self._inferences.run(key, infer_and_keep)
+        self._metrics.count_cache("shared" if is_shared else "miss")
+        return logits, 0.0 if is_shared else seconds
+
+    async def _infer(
+        self, model: LoadedModel, image: bytes, request_id: str
+    ) -> tuple[Logits, float]:
         with self._metrics.stage("decode"):
-            pixels, parameters = await asyncio.get_running_loop().run_in_executor(
-                self._threads, self._decode, body, query, spec
+            pixels: Pixels = await self._in_thread(
+                decode, image, model.spec.preprocessing, self._settings.max_image_pixels
             )
+        start = perf_counter()
         with self._metrics.stage("infer"):
             logits = await self._triton.infer(
-                spec, pixels, self._settings.request_timeout_s, request_id
+                model.spec, pixels, self._settings.request_timeout_s, request_id
             )
-        with self._metrics.stage("postprocess"):
-            activation = parameters.function_to_apply or default_activation(
-                spec.problem_type, len(spec.id2label)
-            )
-            predictions = top_predictions(logits, spec.id2label, activation, parameters.top_k)
-        self._metrics.count_image()
-        return predictions
+        check_logits(logits, len(model.spec.id2label))
+        return logits, perf_counter() - start
 
-    def _decode(
-        self, body: bytes, query: Mapping[str, str], spec: ModelSpec
-    ) -> tuple[Pixels, Parameters]:
-        request = parse_request(body, query)
-        pixels = decode(request.image, spec.preprocessing, self._settings.max_image_pixels)
-        return pixels, request.parameters
+    def _rank(self, model: LoadedModel, logits: Logits, parameters: Parameters) -> list[Prediction]:
+        labels = model.spec.id2label
+        activation = parameters.function_to_apply or default_activation(
+            model.spec.problem_type, len(labels)
+        )
+        return top_predictions(logits, labels, activation, parameters.top_k)
+
+    async def _in_thread(self, function: Callable[[*Ts], R], *arguments: *Ts) -> R:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, function, *arguments)

@@ -4,21 +4,32 @@
     ├── MalformedRequest     400  the body is not what the API takes
     ├── InvalidParameters    400  `parameters` holds something the task does not know
     ├── InvalidImage         400  the bytes are no image, or one past a limit
-    ├── ModelNotFound        404  Triton does not serve that model
+    ├── UnknownTask          400  the URL names a task other than image-classification
+    ├── Unauthorized         401  no token, or one that is not in `GATEWAY_TOKENS_FILE`
+    ├── ModelNotFound        404  the model repository has no such model
+    ├── NoDefaultModel       404  the URL names no model and there is no default one
     ├── RequestTimeout       408  the body did not arrive in time
     ├── PayloadTooLarge      413  the body is past `GATEWAY_MAX_BODY_BYTES`
     ├── Overloaded           429  `GATEWAY_MAX_INFLIGHT` requests are being worked on
     ├── ClientClosedRequest  499  the client went away; nobody reads the answer
     ├── InferenceFailed      500  Triton took the request and failed
     ├── InvalidModel         500  the model's `config.pbtxt` lacks a usable contract
+    ├── ModelLoadFailed      500  Triton tried to load the model and could not
     ├── ModelNotReady        503  Triton is up, the model is not
+    ├── ModelLoading         503  the same, and it is being loaded
+    ├── ModelTooBusy         503  the same, after all the time the caller was ready to wait
     ├── TritonUnreachable    503  Triton does not answer
     └── DeadlineExceeded     504  `GATEWAY_REQUEST_TIMEOUT_S` ran out after the body was read
 
 The message becomes the `error` of the JSON answer, so it never holds a foreign exception's text.
 """
 
-from typing import ClassVar
+import math
+from collections.abc import Mapping
+from typing import ClassVar, Final
+
+# A URL may be as long as a header; an answer stays short.
+_ECHO_CHARS: Final = 200
 
 
 class GatewayError(Exception):
@@ -26,7 +37,11 @@ class GatewayError(Exception):
 
     status: ClassVar[int] = 500
     error_type: ClassVar[str] = "internal"
-    retry_after_s: ClassVar[int | None] = None
+    retry_after_s: int | None = None
+    extra: Mapping[str, float] = {}
+    """Keys of the JSON answer beside `error` and `error_type`."""
+    headers: Mapping[str, str] = {}
+    """Headers of the answer beside `Retry-After`."""
 
 
 class MalformedRequest(GatewayError):
@@ -50,14 +65,43 @@ class InvalidImage(GatewayError):
     error_type = "invalid_image"
 
 
+class UnknownTask(GatewayError):
+    """The URL names a task other than image-classification."""
+
+    status = 400
+    error_type = "unknown_task"
+
+
+class Unauthorized(GatewayError):
+    """The request carries no token that is in `GATEWAY_TOKENS_FILE`."""
+
+    status = 401
+    error_type = "unauthorized"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        # huggingface_hub shows the second one to its user.
+        self.headers = {
+            "www-authenticate": 'Bearer realm="Authentication required", charset="UTF-8"',
+            "x-error-message": message,
+        }
+
+
 class ModelNotFound(GatewayError):
-    """Triton serves no model of that id."""
+    """The model repository has no model of that id."""
 
     status = 404
     error_type = "model_not_found"
 
     def __init__(self, model_id: str) -> None:
-        super().__init__(f"Model {model_id} does not exist")
+        super().__init__(f"Model {model_id[:_ECHO_CHARS]} does not exist")
+
+
+class NoDefaultModel(GatewayError):
+    """The URL names no model and there is no default one."""
+
+    status = 404
+    error_type = "no_default_model"
 
 
 class RequestTimeout(GatewayError):
@@ -107,6 +151,39 @@ class InvalidModel(GatewayError):
 
     status = 500
     error_type = "invalid_model"
+
+
+class ModelLoadFailed(GatewayError):
+    """Triton tried to load the model and could not; the message has its reason."""
+
+    status = 500
+    error_type = "model_load_failed"
+
+
+class ModelLoading(GatewayError):
+    """The model is being loaded; `estimated_time` is what that will still take, in seconds."""
+
+    status = 503
+    error_type = "model_loading"
+    retry_after_s = 1
+
+    def __init__(self, model_id: str, remaining_s: float) -> None:
+        super().__init__(f"Model {model_id} is currently loading")
+        self.extra = {"estimated_time": remaining_s}
+        self.retry_after_s = max(1, math.ceil(remaining_s))
+
+
+class ModelTooBusy(GatewayError):
+    """The model was not loaded in all the time that the caller was ready to wait."""
+
+    status = 503
+    error_type = "model_too_busy"
+    retry_after_s = 1
+
+    def __init__(self, waited_s: float) -> None:
+        super().__init__(
+            f"Model too busy, unable to get response in less than {waited_s:g} second(s)"
+        )
 
 
 class ModelNotReady(GatewayError):

@@ -14,6 +14,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 Stage = Literal["decode", "infer", "postprocess"]
+CacheResult = Literal["hit", "miss", "shared"]
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
@@ -66,6 +67,24 @@ class Metrics:
             registry=self._registry,
         )
 
+        self._cache_requests = Counter(
+            "gateway_cache_requests",
+            "Images looked up in the cache: hit, miss, or shared with one in flight.",
+            ["result"],
+            registry=self._registry,
+        )
+        self.cache_bytes = Gauge(
+            "gateway_cache_bytes",
+            "Memory that the cached logits take.",
+            registry=self._registry,
+        )
+        self._loads = Histogram(
+            "gateway_model_load_duration_seconds",
+            "Time of a model's load on demand, failed ones included.",
+            buckets=_BUCKETS,
+            registry=self._registry,
+        )
+
     @contextmanager
     def stage(self, stage: Stage) -> Iterator[None]:
         """Time one stage of one image; a stage that fails is timed as well."""
@@ -75,9 +94,17 @@ class Metrics:
         finally:
             self._stages.labels(stage).observe(perf_counter() - start)
 
-    def count_image(self) -> None:
-        """One image has its predictions."""
-        self._images.inc()
+    def count_images(self, number: int) -> None:
+        """So many images have their predictions."""
+        self._images.inc(number)
+
+    def count_cache(self, result: CacheResult) -> None:
+        """One image was looked up in the cache."""
+        self._cache_requests.labels(result).inc()
+
+    def observe_load(self, seconds: float) -> None:
+        """One load on demand has ended."""
+        self._loads.observe(seconds)
 
     def count_error(self, error_type: str) -> None:
         """One request ends in an error of that class."""

@@ -32,6 +32,20 @@ def default_activation(problem_type: ProblemType | None, num_labels: int) -> Act
     return "softmax"
 
 
+def check_logits(logits: Logits, num_labels: int) -> None:
+    """Refuse logits that are no answer; before they are cached.
+
+    Raises:
+        InferenceFailed: One is NaN or infinite, or their number is not that of the labels.
+    """
+    if logits.shape != (num_labels,):
+        raise InferenceFailed(
+            f"The model returned {logits.size} logits for {num_labels} labels; export it again"
+        )
+    if not np.isfinite(logits).all():
+        raise InferenceFailed("The model returned a logit that is not a finite number")
+
+
 def activate(logits: Logits, activation: Activation) -> Logits:
     """Scores of `logits`, shape `(num_labels,)`, same shape and dtype."""
     if activation == "none":
@@ -50,17 +64,8 @@ def top_predictions(
 ) -> list[Prediction]:
     """The `top_k` best labels, best first; ties go to the lower class id.
 
-    Scores are the float32 values widened to double, not rounded.
-
-    Raises:
-        InferenceFailed: A logit is NaN or infinite, or their number is not that of the labels.
+    Scores are the float32 values widened to double, not rounded; the logits are `check_logits`ed.
     """
-    if logits.shape != (len(labels),):
-        raise InferenceFailed(
-            f"The model returned {logits.size} logits for {len(labels)} labels; export it again"
-        )
-    if not np.isfinite(logits).all():
-        raise InferenceFailed("The model returned a logit that is not a finite number")
     scores = activate(logits, activation)
     best = np.argsort(-scores, kind="stable")[:top_k]
     return [{"label": labels[i], "score": float(scores[i])} for i in best]

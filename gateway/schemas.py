@@ -6,16 +6,23 @@ Pure. What counts as an image is told by the bytes: clients send wrong and missi
 import base64
 import binascii
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, cast, get_args
 
 import orjson
+from python_multipart import create_form_parser
+from python_multipart.exceptions import FormParserError
 
 from gateway.errors import InvalidImage, InvalidParameters, MalformedRequest
 from gateway.images import has_image_signature
 from gateway.postprocess import Activation, Prediction
 
 DEFAULT_TOP_K: Final = 5
+
+_PARAMETERS: Final = frozenset({"function_to_apply", "top_k"})
+# A part of a form that holds the image as base64, without a filename.
+_FILE_FIELDS: Final = frozenset({b"inputs", b"image", b"file"})
+_MAX_FORM_PARTS: Final = 16
 
 _URL_SAFE: Final = bytes.maketrans(b"-_", b"+/")
 _WHITE_SPACE: Final = b" \t\r\n\v\f"
@@ -36,38 +43,52 @@ class Parameters:
 
 @dataclass(frozen=True, slots=True)
 class ClassificationRequest:
-    """One image, still encoded, and its parameters."""
+    """Images, still encoded, and what is asked of them."""
 
-    image: bytes
+    images: tuple[bytes, ...]
     parameters: Parameters
+    options: Mapping[str, object] = field(default_factory=dict)
+    """The body's `options`, for `gateway.options`."""
+    is_list: bool = False
+    """Whether `inputs` was a list; then so is the answer, one element an image."""
 
 
-def parse_request(body: bytes, query: Mapping[str, str]) -> ClassificationRequest:
-    """Take a raw image, a JSON object with base64 `inputs`, or bare base64 text.
+def parse_request(
+    body: bytes, content_type: str, query: Mapping[str, str], max_inputs: int
+) -> ClassificationRequest:
+    """Take a raw image, a JSON object with base64 `inputs`, a form, or bare base64 text.
 
     Parameters in the body win over the query string as a whole.
 
+    Args:
+        body: All of it.
+        content_type: Only `multipart/form-data` is believed.
+        query: The URL's parameters.
+        max_inputs: Largest number of images in a list.
+
     Raises:
-        MalformedRequest: The body is none of the three, or `inputs` is missing.
+        MalformedRequest: The body is none of these, or `inputs` is missing.
         InvalidParameters: A parameter is unknown or has a value the task does not take.
         InvalidImage: The body is empty or its base64 is damaged.
     """
     if not body:
         raise InvalidImage("cannot identify image file: the request body is empty")
     if has_image_signature(body):
-        return ClassificationRequest(body, _parse_query(query))
+        return ClassificationRequest((body,), _parse_texts(query))
+    if content_type.partition(";")[0].strip().lower() == "multipart/form-data":
+        return _parse_form(body, content_type, query)
     text = body.removeprefix(b"\xef\xbb\xbf").lstrip(_WHITE_SPACE)
     if text.startswith(b"{"):
-        return _parse_json(text, query)
+        return _parse_json(text, query, max_inputs)
     try:
         image = decode_base64(text) or body
     except InvalidImage:
         image = body
     # Pillow knows more formats than there are signatures; it has the last word.
-    return ClassificationRequest(image, _parse_query(query))
+    return ClassificationRequest((image,), _parse_texts(query))
 
 
-def _parse_json(text: bytes, query: Mapping[str, str]) -> ClassificationRequest:
+def _parse_json(text: bytes, query: Mapping[str, str], max_inputs: int) -> ClassificationRequest:
     try:
         document = orjson.loads(text)
     except orjson.JSONDecodeError as exc:
@@ -75,15 +96,72 @@ def _parse_json(text: bytes, query: Mapping[str, str]) -> ClassificationRequest:
     inputs = document.get("inputs", document.get("image"))
     if inputs is None:
         raise MalformedRequest(f"Body needs to provide a inputs key, received: {_excerpt(text)}")
-    if not isinstance(inputs, str):
-        raise MalformedRequest(
-            f"`inputs` must be a string, the base64 of an image, not {_json_type(inputs)}"
-        )
+    is_list = isinstance(inputs, list)
+    images = _decode_inputs(inputs if is_list else [inputs], max_inputs)
     if "parameters" in document:
         parameters = parse_parameters(document["parameters"])
     else:
-        parameters = _parse_query(query)
-    return ClassificationRequest(decode_base64(inputs.encode()), parameters)
+        parameters = _parse_texts(query)
+    options = document.get("options")
+    return ClassificationRequest(
+        images, parameters, options if isinstance(options, dict) else {}, is_list
+    )
+
+
+def _decode_inputs(inputs: list[object], max_inputs: int) -> tuple[bytes, ...]:
+    if len(inputs) > max_inputs:
+        raise MalformedRequest(
+            f"`inputs` holds {len(inputs)} images, and {max_inputs} is the limit here"
+            " (GATEWAY_MAX_INPUTS); send them in several requests"
+        )
+    images = []
+    for image in inputs:
+        if not isinstance(image, str):
+            raise MalformedRequest(
+                f"`inputs` must be a string, the base64 of an image, or a list of such strings,"
+                f" not {_json_type(image)}"
+            )
+        # A lone surrogate is valid in JSON and not in UTF-8; it is not base64 either way.
+        images.append(decode_base64(image.encode("utf-8", "replace")))
+    return tuple(images)
+
+
+def _parse_form(body: bytes, content_type: str, query: Mapping[str, str]) -> ClassificationRequest:
+    """The first file of a form; its other fields are parameters, like those of a query."""
+    files: list[bytes] = []
+    texts: dict[str, str] = {}
+
+    def count() -> None:
+        if len(files) + len(texts) >= _MAX_FORM_PARTS:
+            raise MalformedRequest(f"The form has more than {_MAX_FORM_PARTS} parts")
+
+    def on_field(part: Any) -> None:
+        count()
+        name, value = part.field_name or b"", part.value or b""
+        if name in _FILE_FIELDS:
+            files.append(decode_base64(value))
+        texts[name.decode("utf-8", "replace")] = value.decode("utf-8", "replace")
+
+    def on_file(part: Any) -> None:
+        count()
+        part.file_object.seek(0)
+        files.append(part.file_object.read())
+
+    try:
+        parser = create_form_parser(
+            {"Content-Type": content_type.encode("latin-1", "replace")},
+            on_field,
+            on_file,
+            config={"MAX_MEMORY_FILE_SIZE": len(body) + 1},
+        )
+        parser.write(body)
+        parser.finalize()
+    except (FormParserError, ValueError) as exc:
+        raise MalformedRequest("The body is no well-formed multipart/form-data") from exc
+    if not files:
+        raise MalformedRequest("The form has no file; send the image as a part with a filename")
+    given = texts if texts.keys() & _PARAMETERS else query
+    return ClassificationRequest((files[0],), _parse_texts(given))
 
 
 def decode_base64(text: bytes) -> bytes:
@@ -118,7 +196,7 @@ def parse_parameters(parameters: object) -> Parameters:
     if not isinstance(parameters, dict):
         raise InvalidParameters(f"`parameters` must be an object, not {_json_type(parameters)}")
     given = cast(dict[str, Any], parameters)
-    unknown = given.keys() - {"function_to_apply", "top_k"}
+    unknown = given.keys() - _PARAMETERS
     if unknown:
         first = sorted(unknown)[0][:_ECHO_CHARS]
         raise InvalidParameters(
@@ -130,10 +208,10 @@ def parse_parameters(parameters: object) -> Parameters:
     )
 
 
-def _parse_query(query: Mapping[str, str]) -> Parameters:
+def _parse_texts(query: Mapping[str, str]) -> Parameters:
     # Keys of other makers (cache busters, tracing) are nobody's mistake in a URL.
     given: dict[str, object] = {}
-    for key in ("function_to_apply", "top_k"):
+    for key in _PARAMETERS:
         value = query.get(key)
         if value is not None:
             is_number = key == "top_k" and value.isdecimal() and len(value) <= _MAX_DIGITS
@@ -173,11 +251,13 @@ def _json_type(value: object) -> str:
     return names.get(type(value), "null" if value is None else "a number")
 
 
-def render_predictions(predictions: Sequence[Prediction]) -> bytes:
+def render_predictions(
+    predictions: Sequence[Prediction] | Sequence[Sequence[Prediction]],
+) -> bytes:
     """The JSON array of the answer, scores in full double precision."""
     return orjson.dumps(predictions)
 
 
-def render_error(message: str, error_type: str) -> bytes:
+def render_error(message: str, error_type: str, extra: Mapping[str, float]) -> bytes:
     """The JSON object of every answer that is not 2xx."""
-    return orjson.dumps({"error": message, "error_type": error_type})
+    return orjson.dumps({"error": message, "error_type": error_type, **extra})

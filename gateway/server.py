@@ -9,7 +9,9 @@ import uvicorn
 
 from gateway.app import create_app
 from gateway.logs import configure_logging, log
+from gateway.protocol import JsonErrorsProtocol
 from gateway.settings import InvalidSettings, load_settings
+from gateway.tokens import TokensError
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -23,17 +25,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     try:
         settings = load_settings()
+        app = create_app(settings)
     except InvalidSettings as exc:
         print(f"vitriton: error: {exc}", file=sys.stderr)
         raise SystemExit(2) from exc
+    except TokensError as exc:
+        print(f"vitriton: error: GATEWAY_TOKENS_FILE: {exc}", file=sys.stderr)
+        raise SystemExit(2) from exc
     configure_logging(settings.log_level)
     config = uvicorn.Config(
-        create_app(settings),
+        app,
         host=settings.host,
         port=settings.port,
         fd=options.fd,
         loop="uvloop",
-        http="httptools",
+        http=JsonErrorsProtocol,
         ws="none",
         access_log=False,
         log_config=None,

@@ -4,6 +4,7 @@ Each field is the variable `GATEWAY_<FIELD>`; its docstring is the row in `docs/
 A bad value ends the process before the port opens.
 """
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
@@ -31,14 +32,31 @@ class Settings(BaseSettings):
     triton_url: str = "127.0.0.1:8001"
     """Triton's gRPC endpoint, `host:port`, without a scheme."""
     default_model: str | None = None
-    """Model id whose readiness `/health` reports; unset, Triton's own readiness counts."""
+    """Model id that `POST /` means and whose readiness `/health` reports; unset, `/health` asks
+    whether Triton is up."""
+    tokens_file: Path | None = None
+    """File of tokens that `vitriton token` keeps, read again on change; unset, nobody needs one."""
+    allow_anonymous: bool = False
+    """With a file of tokens: serve requests without a token too; a wrong token is still refused."""
     request_timeout_s: PositiveFloat = 60.0
-    """Time from a request's headers to its answer, in seconds."""
+    """Time from a request's headers to its answer, in seconds; waiting for a model to load is not
+    counted."""
+    cold_start_wait_s: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 30.0
+    """How long a request for a model that is not loaded is held before it is answered 503, in
+    seconds; at least 1, as some clients ask again at once."""
+    wait_for_model_max_s: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 120.0
+    """The same for a request with `x-wait-for-model` or `x-scale-up-timeout`."""
     max_body_bytes: PositiveInt = 14 * 1024 * 1024
     """Largest request body: a 10 MiB image, or the same as base64 in JSON."""
     max_image_pixels: Annotated[int, Field(gt=0, le=178_956_970)] = 64_000_000
     """Largest image, width × height, read from its header before it is decoded; at most Pillow's
     own limit, 178,956,970."""
+    max_inputs: PositiveInt = 32
+    """Images in one request whose `inputs` is a list."""
+    cache_bytes: Annotated[int, Field(ge=0)] = 64 * 1024 * 1024
+    """Memory for the logits of images seen before; `0` turns the cache off."""
+    cache_ttl_s: PositiveFloat = 3600.0
+    """How long they are kept, in seconds."""
     max_inflight: PositiveInt = 256
     """Requests worked on at once; one more is answered 429 at once."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

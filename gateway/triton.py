@@ -3,11 +3,14 @@
 Pixels go out as one image a call, `(1, height, width, channels)` uint8; Triton batches.
 """
 
-from typing import Any, Final, Self
+import hashlib
+from dataclasses import dataclass
+from typing import Any, Final, Literal, Self
 
 import numpy as np
 from tritonclient.grpc import InferInput, InferRequestedOutput
 from tritonclient.grpc.aio import InferenceServerClient
+from tritonclient.grpc.model_config_pb2 import ModelInstanceGroup
 from tritonclient.utils import InferenceServerException
 
 from gateway.errors import (
@@ -15,6 +18,7 @@ from gateway.errors import (
     GatewayError,
     InferenceFailed,
     InvalidModel,
+    ModelLoadFailed,
     ModelNotFound,
     ModelNotReady,
     TritonUnreachable,
@@ -46,6 +50,31 @@ _CHANNEL_ARGS: Final = [
 ]
 # Seconds for the calls that only ask; Triton answers them from memory.
 _ASK_TIMEOUT_S: Final = 5.0
+_REASON_CHARS: Final = 400
+
+
+ComputeType = Literal["cpu", "gpu"]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model as Triton serves it now."""
+
+    spec: ModelSpec
+    contract_sha256: str
+    """Of the contract's JSON: tells one version of a model from the next."""
+    compute_type: ComputeType
+    """What its instances run on."""
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryEntry:
+    """A model in Triton's index of its repository."""
+
+    model_id: str
+    is_ready: bool
+    reason: str
+    """Why it is not; empty if Triton says nothing."""
 
 
 class TritonClient:
@@ -61,10 +90,10 @@ class TritonClient:
     async def __aexit__(self, *_: object) -> None:
         await self._client.close()
 
-    async def is_ready(self) -> bool:
-        """Whether Triton answers and calls itself ready."""
+    async def is_live(self) -> bool:
+        """Whether Triton answers and calls itself live."""
         try:
-            return bool(await self._client.is_server_ready(client_timeout=_ASK_TIMEOUT_S))
+            return bool(await self._client.is_server_live(client_timeout=_ASK_TIMEOUT_S))
         except InferenceServerException:
             return False
 
@@ -79,8 +108,8 @@ class TritonClient:
         except InferenceServerException:
             return False
 
-    async def model_spec(self, model_id: str) -> ModelSpec:
-        """The contract in the model's `config.pbtxt`.
+    async def loaded_model(self, model_id: str) -> LoadedModel:
+        """A model with the contract in its `config.pbtxt`.
 
         Raises:
             ModelNotFound, ModelNotReady, TritonUnreachable, InvalidModel
@@ -91,14 +120,16 @@ class TritonClient:
             )
         except InferenceServerException as exc:
             raise translate(exc, model_id, self._url) from exc
-        parameters = response.config.parameters
+        config = response.config
+        parameters = config.parameters
         if CONTRACT_PARAMETER not in parameters:
             raise InvalidModel(
                 f"Model {model_id} has no `{CONTRACT_PARAMETER}` parameter in its config.pbtxt;"
                 " write it with `vitriton export`"
             )
+        contract = parameters[CONTRACT_PARAMETER].string_value
         try:
-            spec = parse_model_spec(parameters[CONTRACT_PARAMETER].string_value)
+            spec = parse_model_spec(contract)
         except InvalidContract as exc:
             raise InvalidModel(
                 f"Model {model_id} has an unusable contract ({exc}); export it again"
@@ -108,10 +139,14 @@ class TritonClient:
                 f"Model {model_id} has the contract of {spec.model_id}; export it under its own"
                 " name"
             )
-        return spec
+        # Triton has put a kind in the place of KIND_AUTO by now.
+        on_gpu = any(g.kind == ModelInstanceGroup.KIND_GPU for g in config.instance_group)
+        return LoadedModel(
+            spec, hashlib.sha256(contract.encode()).hexdigest(), "gpu" if on_gpu else "cpu"
+        )
 
-    async def ready_model_ids(self) -> list[str]:
-        """Ids of the loaded models, sorted.
+    async def repository_index(self) -> list[RepositoryEntry]:
+        """Every model of the repository, loaded or not, by id.
 
         Raises:
             TritonUnreachable, InferenceFailed
@@ -120,13 +155,20 @@ class TritonClient:
             index = await self._client.get_model_repository_index(client_timeout=_ASK_TIMEOUT_S)
         except InferenceServerException as exc:
             raise translate(exc, "", self._url) from exc
-        return sorted({model_id_of(m.name) for m in index.models if m.state == "READY"})
+        # One element a version; a model is ready if one of them is.
+        found: dict[str, RepositoryEntry] = {}
+        for model in sorted(index.models, key=lambda m: (m.name, m.state != "READY")):
+            model_id = model_id_of(model.name)
+            entry = RepositoryEntry(model_id, model.state == "READY", model.reason)
+            found.setdefault(model_id, entry)
+        return list(found.values())
 
     async def load_model(self, model_id: str, timeout_s: float) -> None:
         """Ask Triton, in explicit model control, to load a model from its repository.
 
         Raises:
-            ModelNotReady: Triton cannot load it; the message holds Triton's reason.
+            ModelLoadFailed: Triton cannot load it; the message holds Triton's reason.
+            ModelNotReady: Triton runs in another model control mode.
             TritonUnreachable, DeadlineExceeded
         """
         name = triton_model_name(model_id)
@@ -136,7 +178,12 @@ class TritonClient:
             error = translate(exc, model_id, self._url)
             if isinstance(error, TritonUnreachable | DeadlineExceeded):
                 raise error from exc
-            raise ModelNotReady(
+            if "not allowed" in exc.message():
+                raise ModelNotReady(
+                    f"Model {model_id} is not ready, and Triton loads none on demand: it runs"
+                    " without --model-control-mode=explicit"
+                ) from exc
+            raise ModelLoadFailed(
                 f"Triton could not load the model {model_id}: {_one_line(exc.message())}"
             ) from exc
 
@@ -187,4 +234,4 @@ def translate(exc: InferenceServerException, model_id: str, url: str) -> Gateway
 def _one_line(message: str) -> str:
     """Triton's message without its line breaks and tracebacks."""
     first = next((line for line in message.splitlines() if line.strip()), "no reason given")
-    return first.strip()
+    return first.strip()[:_REASON_CHARS]

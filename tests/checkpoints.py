@@ -1,9 +1,11 @@
 """Checkpoint folders as `save_pretrained` writes them, with seeded random weights."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
+from google.protobuf import text_format
 from transformers import (
     DeiTConfig,
     DeiTForImageClassificationWithTeacher,
@@ -12,7 +14,9 @@ from transformers import (
     ViTForImageClassification,
     ViTImageProcessorPil,
 )
+from tritonclient.grpc.model_config_pb2 import ModelConfig
 
+_SLOW_WARMUPS = 400
 _SMALL = {
     "hidden_size": 48,
     "num_hidden_layers": 3,
@@ -62,3 +66,29 @@ def _save(folder: Path, architecture: Any, config: Any, processor: Any) -> Path:
         architecture(config).save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
+
+
+class _Nan(torch.nn.Module):
+    def __init__(self, labels: int) -> None:
+        super().__init__()
+        self.labels = labels
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        shape = (pixel_values.shape[0], self.labels)
+        return torch.full(shape, float("nan"), device=pixel_values.device)
+
+
+def write_nan_graph(path: Path, labels: int) -> None:
+    """A `model.pt` that the exporter would never write: every logit is NaN."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.script(_Nan(labels)).save(str(path))
+
+
+def slow_down_loading(entry: Path) -> None:
+    """Have Triton warm the model up hundreds of times before it is ready: seconds."""
+    for path in (entry / "config.pbtxt", *entry.glob("configs/*.pbtxt")):
+        config = text_format.Parse(path.read_text(), ModelConfig())
+        for warmup in config.model_warmup:
+            warmup.count = _SLOW_WARMUPS
+        path.write_text(text_format.MessageToString(config))

@@ -40,11 +40,25 @@ def in_mode(mode: str, fmt: str) -> bytes:
     return encode(image.convert(mode), fmt)
 
 
-def rotated(orientation: int) -> bytes:
-    """A JPEG whose EXIF says how to turn it."""
+_STORED: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+
+
+def rotated(orientation: int, fmt: str = "JPEG") -> bytes:
+    """`gradient(120, 60)` stored as a camera does that was held so, with EXIF to turn it back."""
     exif = Image.Exif()
     exif[ORIENTATION_TAG] = orientation
-    return encode(gradient(120, 60), "JPEG", exif=exif)
+    picture = gradient(120, 60)
+    if orientation in _STORED:
+        picture = picture.transpose(_STORED[orientation])
+    return encode(picture, fmt, exif=exif)
 
 
 PICTURES: Final[dict[str, bytes]] = {

@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import IO, Final
 
+import httpx
 import psutil
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -20,6 +22,7 @@ VITRITON: Final = [sys.executable, "-m", "deploy.local.cli"]
 HELD_OUT: Final = ROOT / "demo" / "held-out"
 START_TIMEOUT_S: Final = 120.0
 STOP_TIMEOUT_S: Final = 60.0
+WAIT_TIMEOUT_S: Final = 60.0
 RUN_TIMEOUT_S: Final = 200.0
 
 _READY: Final = re.compile(r"ready at (http://\S+)")
@@ -150,3 +153,22 @@ def all_lines(lines: "queue.Queue[str | None]") -> list[str]:
     while (line := lines.get(timeout=STOP_TIMEOUT_S)) is not None:
         found.append(line)
     return found
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    """Return once the condition holds; fail if that takes too long."""
+    deadline = monotonic() + WAIT_TIMEOUT_S
+    while not holds():
+        assert monotonic() < deadline, "the condition was not met in time"
+
+
+def triton_counts(stack: Stack, model: str) -> tuple[int, int]:
+    """Inferences and executions of a model's first version, in Triton's own count."""
+    text = httpx.get(stack.triton_metrics_url).text
+
+    def value(name: str) -> int:
+        match = re.search(rf'^{name}{{model="{model}",version="1"}} (\d+)', text, re.MULTILINE)
+        assert match, text
+        return int(match[1])
+
+    return value("nv_inference_count"), value("nv_inference_exec_count")

@@ -115,7 +115,7 @@ async def running_triton(
 
 async def _until_live(client: TritonClient, server: RunningTriton) -> None:
     try:
-        await until(client.is_ready, server.process, "Triton", _START_TIMEOUT_S)
+        await until(client.is_live, server.process, "Triton", _START_TIMEOUT_S)
     except LocalError as exc:
         last = await asyncio.to_thread(_last_line, server.log)
         raise LocalError(f"{exc}: {last}") from exc

@@ -8,7 +8,14 @@ from hypothesis.extra.numpy import arrays
 
 from gateway.errors import InferenceFailed
 from gateway.modelspec import ProblemType
-from gateway.postprocess import Activation, Logits, activate, default_activation, top_predictions
+from gateway.postprocess import (
+    Activation,
+    Logits,
+    activate,
+    check_logits,
+    default_activation,
+    top_predictions,
+)
 
 finite_logits = arrays(
     np.float32,
@@ -85,10 +92,10 @@ def test_scores_are_float32_widened_not_rounded() -> None:
 def test_logits_that_are_not_finite_are_refused(bad: float) -> None:
     """A NaN in JSON kills every client."""
     with pytest.raises(InferenceFailed):
-        top_predictions(np.array([0, bad], dtype=np.float32), labels(2), "softmax", 5)
+        check_logits(np.array([0, bad], dtype=np.float32), 2)
 
 
 def test_another_number_of_logits_than_labels_is_refused() -> None:
     """Labels must never be given to the wrong logits."""
     with pytest.raises(InferenceFailed):
-        top_predictions(np.zeros(3, dtype=np.float32), labels(2), "softmax", 5)
+        check_logits(np.zeros(3, dtype=np.float32), 2)

@@ -10,14 +10,22 @@ from hypothesis import strategies as st
 from gateway.errors import GatewayError
 from gateway.schemas import Parameters, decode_base64, parse_request
 
+MAX_INPUTS = 4
 PNG = b"\x89PNG\r\n\x1a\n and so on"
 
 
-@given(st.binary(max_size=300), st.dictionaries(st.text(max_size=20), st.text(max_size=20)))
-def test_any_bytes_are_a_request_or_an_error_of_ours(body: bytes, query: dict[str, str]) -> None:
+@given(
+    st.binary(max_size=300),
+    st.sampled_from(["", "image/png", "multipart/form-data", "multipart/form-data; boundary=a"])
+    | st.text(max_size=30),
+    st.dictionaries(st.text(max_size=20), st.text(max_size=20)),
+)
+def test_any_bytes_are_a_request_or_an_error_of_ours(
+    body: bytes, content_type: str, query: dict[str, str]
+) -> None:
     """No other exception leaves the parser."""
     try:
-        assert parse_request(body, query).image
+        assert parse_request(body, content_type, query, MAX_INPUTS).images
     except GatewayError as exc:
         assert exc.status == 400
 
@@ -38,7 +46,7 @@ json_values = st.recursive(
 def test_any_json_object_is_a_request_or_an_error_of_ours(document: dict[str, object]) -> None:
     """Wrong types in any place are the caller's error, with a message."""
     try:
-        parse_request(json.dumps(document).encode(), {})
+        parse_request(json.dumps(document).encode(), "", {}, MAX_INPUTS)
     except GatewayError as exc:
         assert exc.status == 400
         assert str(exc)
@@ -59,10 +67,80 @@ def test_every_way_of_writing_base64_is_read(data: bytes, form: int) -> None:
 
 def test_parameters_of_the_query_apply_to_a_raw_image() -> None:
     """Numbers become numbers, foreign keys are nobody's mistake."""
-    request = parse_request(PNG, {"top_k": "3", "function_to_apply": "Sigmoid", "utm": "x"})
+    request = parse_request(
+        PNG, "", {"top_k": "3", "function_to_apply": "Sigmoid", "utm": "x"}, MAX_INPUTS
+    )
 
-    assert request.image == PNG
+    assert request.images == (PNG,)
     assert request.parameters == Parameters("sigmoid", 3)
+
+
+B64 = base64.b64encode(PNG).decode()
+
+
+def form(*parts: tuple[str, bytes]) -> tuple[bytes, str]:
+    """A form's body and content type; each part is its disposition and its content."""
+    body = b"".join(
+        b"--frontier\r\nContent-Disposition: form-data; "
+        + head.encode()
+        + b"\r\n\r\n"
+        + content
+        + b"\r\n"
+        for head, content in parts
+    )
+    return body + b"--frontier--\r\n", "Multipart/Form-Data; boundary=frontier"
+
+
+FILE = 'name="anything"; filename="cat.png"'
+
+
+@pytest.mark.parametrize(
+    ("parts", "query", "parameters"),
+    [
+        ([(FILE, PNG)], {}, Parameters()),
+        ([(FILE, PNG)], {"top_k": "2"}, Parameters(top_k=2)),
+        ([('name="top_k"', b"3"), (FILE, PNG)], {"top_k": "2"}, Parameters(top_k=3)),
+        ([('name="inputs"', B64.encode())], {}, Parameters()),
+        ([(FILE, PNG), (FILE, b"second")], {}, Parameters()),
+    ],
+)
+def test_form_gives_its_first_file(
+    parts: list[tuple[str, bytes]], query: dict[str, str], parameters: Parameters
+) -> None:
+    """And its fields as parameters, which win over the query as those of JSON do."""
+    request = parse_request(*form(*parts), query, MAX_INPUTS)
+
+    assert request.images == (PNG,)
+    assert request.parameters == parameters
+    assert not request.is_list
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "says"),
+    [
+        (*form(('name="top_k"', b"3")), "no file"),
+        (*form(*[(FILE, PNG)] * 17), "more than 16 parts"),
+        (form((FILE, PNG))[0], "multipart/form-data", "no well-formed"),
+        (form((FILE, PNG))[0][3:], "multipart/form-data; boundary=frontier", "no well-formed"),
+        (form((FILE, PNG))[0][:70], "multipart/form-data; boundary=frontier", "no file"),
+    ],
+)
+def test_form_that_is_none_is_refused(body: bytes, content_type: str, says: str) -> None:
+    """With the reason."""
+    with pytest.raises(GatewayError, match=says):
+        parse_request(body, content_type, {}, MAX_INPUTS)
+
+
+def test_list_of_inputs_is_bounded() -> None:
+    """So many images at most; the answer to a list is a list, of one or none as well."""
+    for count in (0, 1, MAX_INPUTS):
+        body = json.dumps({"inputs": [B64] * count, "options": {"use_cache": False}}).encode()
+        request = parse_request(body, "", {}, MAX_INPUTS)
+        assert request.images == (PNG,) * count
+        assert request.is_list
+        assert request.options == {"use_cache": False}
+    with pytest.raises(GatewayError, match="GATEWAY_MAX_INPUTS"):
+        parse_request(json.dumps({"inputs": [B64] * (MAX_INPUTS + 1)}).encode(), "", {}, MAX_INPUTS)
 
 
 HUGE = "%" * 1_000_000
@@ -84,6 +162,6 @@ def test_errors_do_not_echo_the_whole_input(
 ) -> None:
     """Bad input of megabytes gives a message of bytes."""
     with pytest.raises(GatewayError) as caught:
-        parse_request(json.dumps(document).encode(), query)
+        parse_request(json.dumps(document).encode(), "", query, MAX_INPUTS)
 
     assert len(str(caught.value)) < 300

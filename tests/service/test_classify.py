@@ -2,7 +2,6 @@
 
 import base64
 import json
-import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 
 from tests.pictures import PICTURES, photo
 from tests.reference import ALL_LABELS, expected
-from tests.stack import HELD_OUT, Stack
+from tests.stack import HELD_OUT, Stack, triton_counts
 
 SCORE_TOLERANCE = 1e-5
 
@@ -89,7 +88,9 @@ def test_raw_and_every_base64_form_give_one_answer(client: httpx.Client) -> None
 
     answers = {
         client.post(
-            "/models/test/vit", content=form, headers={"content-type": kind} if kind else {}
+            "/models/test/vit",
+            content=form,
+            headers={"x-use-cache": "false"} | ({"content-type": kind} if kind else {}),
         ).content
         for form in forms
         for kind in types
@@ -135,18 +136,6 @@ def test_demo_reads_held_out_digits_over_http(client: httpx.Client) -> None:
     assert right / len(pictures) >= 0.97
 
 
-def triton_counts(stack: Stack, model: str) -> tuple[int, int]:
-    """Inferences and executions of a model, in Triton's own count."""
-    text = httpx.get(stack.triton_metrics_url).text
-
-    def value(name: str) -> int:
-        match = re.search(rf'^{name}{{model="{model}",version="1"}} (\d+)', text, re.MULTILINE)
-        assert match, text
-        return int(match[1])
-
-    return value("nv_inference_count"), value("nv_inference_exec_count")
-
-
 def test_concurrent_requests_share_executions(client: httpx.Client, stack: Stack) -> None:
     """Dynamic batching really batches: fewer executions than inferences under load."""
     inferences_before, executions_before = triton_counts(stack, "test--vit")
@@ -155,7 +144,13 @@ def test_concurrent_requests_share_executions(client: httpx.Client, stack: Stack
     with ThreadPoolExecutor(32) as pool:
         codes = list(
             pool.map(
-                lambda _: client.post("/models/test/vit", content=PICTURES["bmp"]).status_code,
+                lambda _: (
+                    client.post(
+                        "/models/test/vit",
+                        content=PICTURES["bmp"],
+                        headers={"x-use-cache": "false"},
+                    ).status_code
+                ),
                 range(requests),
             )
         )

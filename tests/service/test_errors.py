@@ -137,7 +137,7 @@ def test_image_over_the_pixel_limit_is_refused_from_its_header(client: httpx.Cli
     assert "GATEWAY_MAX_IMAGE_PIXELS" in error
 
 
-@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nope", 404), ("GET", MODEL, 405)])
+@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nope", 404), ("PUT", MODEL, 405)])
 def test_unknown_path_and_wrong_method_are_json(
     client: httpx.Client, method: str, path: str, status: int
 ) -> None:

@@ -1,43 +1,18 @@
 """Limits and faults of a gateway of its own, `vitriton gateway`, in front of the stack's Triton."""
 
-import os
-import re
-import signal
 import socket
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import httpx
 
+from tests.gateways import gateway
 from tests.pictures import PICTURES
 from tests.service.test_errors import assert_error
-from tests.stack import STOP_TIMEOUT_S, VITRITON, Stack
+from tests.stack import STOP_TIMEOUT_S, Stack
 
 MODEL = "/models/test/vit"
 PICTURE = PICTURES["png smaller"]
-_LISTENING = re.compile(r"listening on \('127\.0\.0\.1', (\d+)\)")
-
-
-@contextmanager
-def gateway(triton_url: str, **settings: str) -> Iterator[httpx.Client]:
-    """A client of a gateway on a free port, which it says itself."""
-    with subprocess.Popen(
-        [*VITRITON, "gateway"],
-        env=os.environ | {"GATEWAY_TRITON_URL": triton_url, "GATEWAY_PORT": "0"} | settings,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stderr is not None
-        try:
-            match = next(m for m in map(_LISTENING.search, process.stderr) if m)
-            with httpx.Client(base_url=f"http://127.0.0.1:{match[1]}", timeout=60) as client:
-                yield client
-        finally:
-            process.terminate()
-            process.stderr.read()
-            # uvicorn finishes its requests and then ends by the signal it was sent.
-            assert process.wait(STOP_TIMEOUT_S) == -signal.SIGTERM
 
 
 @contextmanager

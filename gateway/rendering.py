@@ -1,0 +1,73 @@
+"""Answers and errors as HTTP: always JSON, always with a length."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Final
+
+import orjson
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Match
+
+from gateway.errors import GatewayError
+from gateway.schemas import render_error
+from gateway.state import State
+
+log = logging.getLogger("gateway")
+
+# A path may be as long as a header.
+_MESSAGE_CHARS: Final = 300
+_NO_EXTRA: Final[Mapping[str, float]] = {}
+
+
+def json_response(
+    body: bytes, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    """A response of JSON that is rendered already."""
+    return Response(body, status, headers, media_type="application/json")
+
+
+def json_object(content: Any) -> Response:
+    """A 200 response of any JSON."""
+    return json_response(orjson.dumps(content))
+
+
+def render_gateway_error(request: Request[State], exc: Exception) -> Response:
+    """The answer for an error of ours."""
+    assert isinstance(exc, GatewayError)  # noqa: S101 - registered for this class only
+    request.state["metrics"].count_error(exc.error_type)
+    if exc.status == 500:
+        log.error("%s: %s", exc.error_type, exc, exc_info=exc.__cause__)
+    headers = dict(exc.headers)
+    if exc.retry_after_s is not None:
+        headers["retry-after"] = str(exc.retry_after_s)
+    body = render_error(str(exc), exc.error_type, exc.extra)
+    return json_response(body, exc.status, headers)
+
+
+def render_http_error(request: Request[State], exc: Exception) -> Response:
+    """The answer for what Starlette refuses itself: an unknown path, a wrong method."""
+    assert isinstance(exc, HTTPException)  # noqa: S101 - registered for this class only
+    error_type = exc.detail.lower().replace(" ", "_")
+    request.state["metrics"].count_error(error_type)
+    message = f"{exc.detail}: {request.method} {request.url.path}"
+    body = render_error(message[:_MESSAGE_CHARS], error_type, _NO_EXTRA)
+    headers = {"allow": _methods_of(request)} if exc.status_code == 405 else exc.headers
+    return json_response(body, exc.status_code, headers)
+
+
+def _methods_of(request: Request[State]) -> str:
+    """What the URL takes: Starlette's own `Allow` names only the first route's methods."""
+    methods: set[str] = set()
+    for route in request.app.routes:
+        if route.matches(request.scope)[0] is not Match.NONE:
+            methods |= route.methods
+    return ", ".join(sorted(methods))
+
+
+def render_unexpected_error(request: Request[State], _: Exception) -> Response:
+    """The last resort; Starlette raises the exception again, so that it is logged."""
+    request.state["metrics"].count_error(GatewayError.error_type)
+    body = render_error("Internal server error", GatewayError.error_type, _NO_EXTRA)
+    return json_response(body, 500)

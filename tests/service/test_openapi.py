@@ -1,0 +1,44 @@
+"""The description is true: schemathesis calls everything it names, as it names it."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+
+from tests.stack import RUN_TIMEOUT_S, Stack
+
+CONFIG = Path(__file__).with_name("schemathesis.toml")
+
+
+def test_service_does_what_its_description_says(stack: Stack, tmp_path: Path) -> None:
+    """Status codes, types, headers and bodies, for examples, edge cases and random data."""
+    argv = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIG)]
+    run = ["run", f"{stack.url}/openapi.json"]
+    done = subprocess.run(
+        [*argv, *run, "--max-examples", "25", "--generation-database", "none"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=RUN_TIMEOUT_S,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    tested = re.search(r"(\d+) generated, \1 passed", done.stdout)
+    assert tested, done.stdout
+    assert int(tested[1]) > 100
+
+
+def test_docs_page_needs_nothing_from_elsewhere(client: httpx.Client) -> None:
+    """Swagger UI comes from the package: the page works without the internet."""
+    page = client.get("/docs")
+    assets = re.findall(r'(?:src|href)="(/[^"]+)"', page.text)
+
+    assert page.headers["content-type"].startswith("text/html")
+    assert "http" not in page.text
+    assert len(assets) == 2
+    assert {client.get(asset).status_code for asset in assets} == {200}
+    assert client.get("/docs/../server.py").status_code == 404
+    assert client.get("/docs/index.html").status_code == 404

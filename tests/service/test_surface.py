@@ -1,0 +1,236 @@
+"""Every URL, header and body form that clients of the hosted API use."""
+
+import base64
+import json
+import re
+import socket
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.pictures import PICTURES, encode, gradient, photo, rotated
+from tests.service.test_errors import assert_error
+from tests.stack import WAIT_TIMEOUT_S, Stack, triton_counts, wait_until
+
+PICTURE = PICTURES["png smaller"]
+DEMO = "vitriton/vit-digits"
+NO_CACHE = {"x-use-cache": "false"}
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+@pytest.mark.parametrize(
+    ("path", "model_id"),
+    [
+        ("/models/test/vit", "test/vit"),
+        ("/hf-inference/models/test/vit", "test/vit"),
+        ("/pipeline/image-classification/test/vit", "test/vit"),
+        ("/models/test/vit/pipeline/image-classification", "test/vit"),
+        ("/hf-inference/models/test/vit/pipeline/image-classification", "test/vit"),
+        ("/", DEMO),
+        ("/predict", DEMO),
+        ("/invocations", DEMO),
+        ("/pipeline/image-classification", DEMO),
+    ],
+)
+def test_path_classifies(client: httpx.Client, path: str, model_id: str, slash: str) -> None:
+    """With a trailing slash or without, and no redirect on the way."""
+    answer = client.post(path.rstrip("/") + slash or "/", content=PICTURE)
+
+    assert answer.status_code == 200
+    assert answer.content == client.post(f"/models/{model_id}", content=PICTURE).content
+
+
+@pytest.mark.parametrize(
+    "path", ["/pipeline/text-generation/test/vit", "/models/test/vit/pipeline/nothing"]
+)
+def test_another_task_is_400(client: httpx.Client, path: str) -> None:
+    """By name."""
+    assert "is not recognized" in assert_error(client.post(path, content=PICTURE), 400)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/models/nobody/nothing"),
+        ("POST", "/hf-inference/models/nobody/nothing/"),
+        ("POST", "/pipeline/image-classification/nobody/nothing"),
+        ("GET", "/models/nobody/nothing"),
+        ("GET", "/models/nobody/nothing/info"),
+        ("GET", "/models/nobody/nothing/health"),
+        ("GET", "/status/nobody/nothing"),
+        ("GET", "/api/models/nobody/nothing?expand=inferenceProviderMapping"),
+    ],
+)
+def test_unknown_model_has_one_text_everywhere(
+    client: httpx.Client, method: str, path: str
+) -> None:
+    """That of the hosted API."""
+    answer = client.request(method, path, content=PICTURE if method == "POST" else None)
+
+    assert assert_error(answer, 404) == "Model nobody/nothing does not exist"
+
+
+def test_discovery_routes_satisfy_their_clients(client: httpx.Client) -> None:
+    """The keys that huggingface_hub and @huggingface/inference read."""
+    assert client.get("/").json() == {"ok": "ok"}
+    assert client.get("/models/test/vit/health").status_code == 200
+    assert client.get("/models/test/vit/info").json() == client.get("/models/test/vit").json()
+    assert client.get("/models/test/vit/info").json()["model_id"] == "test/vit"
+    status = client.get("/status/test/vit").json()
+    assert status == {
+        "state": "Loaded",
+        "loaded": True,
+        "compute_type": {"cpu": {"count": 1}},
+        "framework": "transformers",
+    }
+    deployed = client.get("/framework/transformers").json()
+    assert {"model_id": "test/vit", "task": "image-classification"} in deployed
+    assert client.get("/framework/diffusers").json() == []
+    for query in ("expand=inferenceProviderMapping", "expand%5B%5D=inferenceProviderMapping"):
+        model = client.get(f"/api/models/test/vit?{query}").json()
+        assert model["id"] == "test/vit"
+        assert model["inferenceProviderMapping"][0]["status"] == "live"
+    assert_error(client.get("/api/tasks"), 404)
+
+
+def test_response_headers_have_the_hosted_apis_units(client: httpx.Client) -> None:
+    """Seconds with three decimals in one of them, whole milliseconds in the others."""
+    headers = client.post("/models/test/vit", content=PICTURE, headers=NO_CACHE).headers
+
+    assert headers["content-type"] == "application/json"
+    assert headers["x-compute-type"] == "cpu"
+    assert re.fullmatch(r"\d+\.\d{3}", headers["x-compute-time"])
+    times = [headers[f"x-{name}-time"] for name in ("queue", "inference", "total")]
+    assert all(re.fullmatch(r"\d+", time) for time in times)
+    assert int(headers["x-total-time"]) >= int(headers["x-inference-time"])
+    assert headers["x-compute-images"] == "1"
+    assert re.fullmatch(r"[0-9a-f]{40}", headers["x-sha"])
+    assert re.fullmatch(r"[\w-]{22}", headers["x-inference-id"])
+
+
+@pytest.mark.parametrize("path", ["/models/test/vit", "/", "/models/nobody/nothing"])
+def test_browser_may_call_from_anywhere(client: httpx.Client, path: str) -> None:
+    """The preflight allows every header a client sends; answers and errors can be read."""
+    origin = {"origin": "https://example.org"}
+    wanted = "authorization, content-type, x-use-cache, x-wait-for-model, x-load-model"
+    asked = {"access-control-request-method": "POST", "access-control-request-headers": wanted}
+    preflight = client.options(path, headers=origin | asked)
+    answer = client.post(path, content=PICTURE, headers=origin)
+
+    assert preflight.status_code == 200
+    assert set(wanted.split(", ")) <= set(
+        preflight.headers["access-control-allow-headers"].lower().split(", ")
+    )
+    assert preflight.headers["access-control-allow-origin"] in {"*", "https://example.org"}
+    assert "POST" in preflight.headers["access-control-allow-methods"]
+    assert answer.headers["access-control-allow-origin"] == "*"
+    exposed = answer.headers["access-control-expose-headers"].split(", ")
+    assert {"x-compute-type", "x-compute-time", "x-request-id"} <= set(exposed)
+
+
+def test_list_of_inputs_gives_a_list_of_answers(client: httpx.Client) -> None:
+    """In the same order; of one image and of none too."""
+    pictures = [PICTURES["bmp"], PICTURES["gif"], PICTURES["bmp"]]
+    inputs = [base64.b64encode(picture).decode() for picture in pictures]
+    single = [client.post("/models/test/vit", content=picture).json() for picture in pictures]
+
+    assert client.post("/models/test/vit", json={"inputs": inputs}).json() == single
+    assert client.post("/models/test/vit", json={"inputs": inputs[:1]}).json() == single[:1]
+    assert client.post("/models/test/vit", json={"inputs": []}).json() == []
+    bad = client.post("/models/test/vit", json={"inputs": [inputs[0], "AAAA"]})
+    assert "cannot identify image file" in assert_error(bad, 400)
+    many = client.post("/models/test/vit", json={"inputs": inputs * 11})
+    assert "GATEWAY_MAX_INPUTS" in assert_error(many, 400)
+
+
+def test_form_is_classified(client: httpx.Client) -> None:
+    """Its first file, with its fields as parameters."""
+    raw = client.post("/models/test/vit", content=PICTURE, params={"top_k": 2})
+    form = client.post(
+        "/models/test/vit", files={"image": ("cat.png", PICTURE)}, data={"top_k": "2"}
+    )
+
+    assert form.content == raw.content
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_gives_the_upright_answer(client: httpx.Client, orientation: int) -> None:
+    """EXIF 1 to 8, in a format without loss: the same bits as the picture turned by hand."""
+    turned = rotated(orientation, "PNG")
+    upright = encode(gradient(120, 60), "PNG")
+
+    answers = [
+        client.post("/models/test/vit", content=picture, headers=NO_CACHE).json()
+        for picture in (turned, upright)
+    ]
+
+    assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize(
+    ("fmt", "options", "tolerance"),
+    [
+        ("PNG", {}, 0),
+        ("BMP", {}, 0),
+        ("TIFF", {}, 0),
+        ("WEBP", {"lossless": True}, 0),
+        ("GIF", {}, 0.2),
+        ("JPEG", {"quality": 95, "subsampling": 0}, 0.2),
+    ],
+)
+def test_six_formats_give_one_answer(
+    client: httpx.Client, fmt: str, options: dict[str, Any], tolerance: float
+) -> None:
+    """Exactly where nothing is lost, within the format's own loss elsewhere: logits, not scores."""
+    ask: dict[str, Any] = {"function_to_apply": "none", "top_k": 100}
+    picture = gradient(150, 100)
+    upright = encode(picture.quantize(256).convert("RGB") if fmt == "GIF" else picture, "PNG")
+    written = encode(picture.quantize(256) if fmt == "GIF" else picture, fmt, **options)
+
+    answers = [
+        {
+            (i, p["label"]): p["score"]
+            for i, p in enumerate(
+                sorted(
+                    client.post("/models/vitriton/vit-digits", content=data, params=ask).json(),
+                    key=lambda p: str(p["label"]),
+                )
+            )
+        }
+        for data in (written, upright)
+    ]
+
+    assert answers[0] == pytest.approx(answers[1], abs=tolerance, rel=tolerance)
+
+
+def test_client_that_leaves_while_its_model_loads_leaves_nothing_behind(
+    client: httpx.Client, stack: Stack
+) -> None:
+    """A request in the decoder or in Triton's queue ends with its connection."""
+    url = client.base_url
+    picture = photo("china")
+    before, _ = triton_counts(stack, "test--vit")
+    head = (
+        "POST /models/test/cold HTTP/1.1\r\nHost: x\r\n"
+        f"Content-Length: {len(picture)}\r\nx-use-cache: false\r\n\r\n"
+    )
+    with socket.create_connection((url.host, url.port or 80), timeout=WAIT_TIMEOUT_S) as sock:
+        sock.sendall(head.encode() + picture)
+        wait_until(lambda: "gateway_inflight_requests 2.0" in client.get("/metrics").text)
+    wait_until(lambda: "gateway_inflight_requests 1.0" in client.get("/metrics").text)
+
+    assert 'code="499"' in client.get("/metrics").text
+    assert triton_counts(stack, "test--vit")[0] == before
+
+
+def test_what_is_no_http_gets_json_too(client: httpx.Client) -> None:
+    """The server's own refusal has the API's shape."""
+    url = client.base_url
+    with socket.create_connection((url.host, url.port or 80), timeout=WAIT_TIMEOUT_S) as sock:
+        sock.sendall(b"what is this\r\n\r\n")
+        head, _, body = sock.makefile("rb").read().partition(b"\r\n\r\n")
+
+    assert head.startswith(b"HTTP/1.1 400")
+    assert b"content-type: application/json" in head
+    assert json.loads(body)["error"]
