@@ -6,12 +6,14 @@ MODELS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+HUB_CLIENTS := $(patsubst tests/clients/hub/%.txt,$(VENV).clients/hub-%/.installed,$(wildcard tests/clients/hub/[0-9]*.txt))
+JS_CLIENTS := tests/clients/node_modules/.installed
 
 # Every test and tool that starts an interpreter would compile torch and transformers again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test test-families families-table test-gateway-alone check lint format types layers generate fresh lock bench-first-answer bench-export clean
+.PHONY: help install serve test test-families families-table test-clients test-gateway-alone check lint format types layers generate fresh lock bench-first-answer bench-export clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -47,6 +49,20 @@ test-families: install $(VENV).timm/timm ## Every model family in every precisio
 families-table: install $(VENV).timm/timm ## The same, and write its figures into docs/exporting.md
 	$(BIN)/pytest -m families tests/families --families-table docs/families.json
 	$(BIN)/python -m docs.generate
+
+# One environment per released client, with its version alone: that is what its users have.
+$(VENV).clients/hub-%/.installed: tests/clients/hub/%.txt tests/clients/hub/constraints.txt $(INSTALLED)
+	$(PYTHON) -m venv --clear --without-pip $(@D)
+	$(BIN)/python -m pip --python $(@D)/bin/python install --quiet --no-compile --disable-pip-version-check -r $<
+	@touch $@
+
+$(JS_CLIENTS): tests/clients/package.json tests/clients/package-lock.json
+	@if command -v npm >/dev/null; then \
+		npm ci --prefix tests/clients --silent --no-audit --no-fund && touch $@; \
+	else echo "npm is not here: the JavaScript clients are not installed"; fi
+
+test-clients: install $(HUB_CLIENTS) $(JS_CLIENTS) ## Released versions of Hugging Face's clients; minutes
+	$(BIN)/pytest -m clients tests/clients
 
 # The gateway's own dependencies with the newest numpy: no torch, no Triton wheel, as in its image.
 test-gateway-alone: ## Tests of the gateway without torch and with numpy 2
@@ -94,5 +110,5 @@ bench-export: install ## Seconds and memory of exporting ViT-base
 	$(BIN)/python bench/export.py
 
 clean: ## Remove what was installed, trained and exported
-	rm -rf $(VENV) $(VENV).gateway $(VENV).timm demo .model_repository.staging
+	rm -rf $(VENV) $(VENV).gateway $(VENV).timm $(VENV).clients tests/clients/node_modules demo .model_repository.staging
 	find model_repository -mindepth 1 -maxdepth 1 -type d -exec rm -rf {} +

@@ -16,7 +16,7 @@ from transformers import (
 )
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-_SLOW_WARMUPS = 400
+_SLOW_WARMUPS = 800
 _SMALL = {
     "hidden_size": 48,
     "num_hidden_layers": 3,
