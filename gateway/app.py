@@ -15,9 +15,8 @@ from gateway.errors import GatewayError
 from gateway.logs import RequestLog, log
 from gateway.metrics import Metrics, RequestMetrics
 from gateway.models import ModelDirectory
-from gateway.paths import NormalizePath
 from gateway.rendering import render_gateway_error, render_http_error, render_unexpected_error
-from gateway.routes import ROUTES
+from gateway.routes import ROUTES, Dispatch
 from gateway.settings import Settings
 from gateway.state import State
 from gateway.tokens import TokensFile
@@ -65,7 +64,7 @@ def create_app(settings: Settings) -> ASGIApp:
     app = Starlette(routes=ROUTES, lifespan=lifespan, exception_handlers=exception_handlers)
     # Outside Starlette's own stack, so that even its last-resort answer is counted and has an id.
     cors = CORSMiddleware(
-        NormalizePath(app),
+        Dispatch(app),
         allow_origins=["*"],
         allow_methods=["*"],
         allow_headers=["*"],

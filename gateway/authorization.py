@@ -14,29 +14,28 @@ Endpoint = Callable[[Request[State]], Awaitable[Response]]
 
 
 def authorized(endpoint: Endpoint) -> Endpoint:
-    """The endpoint for those who may call it; 401 for others, with the hosted API's texts.
-
-    Without a file of tokens that is everyone.
-    """
+    """The endpoint for those who may call it; see `check_token`."""
 
     @wraps(endpoint)
     async def checked(request: Request[State]) -> Response:
-        _check(request)
+        check_token(request.headers.get("authorization"), request.state)
         return await endpoint(request)
 
     return checked
 
 
-def _check(request: Request[State]) -> None:
-    tokens = request.state["tokens"]
-    if tokens is None:
+def check_token(authorization: str | None, state: State) -> None:
+    """Refuse a caller without a valid token; without a file of tokens everyone may call.
+
+    Raises:
+        Unauthorized: With the hosted API's texts.
+    """
+    tokens = state["tokens"]
+    if tokens is None or (authorization is None and state["settings"].allow_anonymous):
         return
-    header = request.headers.get("authorization")
-    if header is None:
-        if request.state["settings"].allow_anonymous:
-            return
+    if authorization is None:
         raise Unauthorized("Invalid username or password.")
-    token = bearer_token(header)
+    token = bearer_token(authorization)
     if token is None:
         raise Unauthorized("Invalid credentials in Authorization header")
     if not tokens.accepts(token):

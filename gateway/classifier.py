@@ -1,21 +1,24 @@
 """One classification: admit, load, decode, infer, rank. All that a request waits for is here."""
 
 import asyncio
-import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
-from typing import Final, Literal, TypeVar, TypeVarTuple
+from typing import Final, Literal, NamedTuple, TypeVar, TypeVarTuple
 
 from gateway.cache import CacheKey, LogitsCache, cache_key
+from gateway.cpus import available_cpus
+from gateway.decode_pool import DecodePool
 from gateway.errors import DeadlineExceeded, ModelNotFound, ModelNotReady, Overloaded
 from gateway.images import decode
 from gateway.lifecycle import ModelLoader
 from gateway.metrics import Metrics
 from gateway.models import ModelDirectory
 from gateway.options import Options, read_options
+from gateway.packing import PackedCalls
 from gateway.pixels import Pixels
 from gateway.postprocess import (
     Logits,
@@ -34,6 +37,8 @@ Ts = TypeVarTuple("Ts")
 
 # A larger body is parsed and hashed in a thread; below this the hop would cost more.
 _INLINE_BYTES: Final = 128 * 1024
+# Enough under way to keep two instances of a model busy while others travel.
+_MAX_CALLS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,13 @@ class Classification:
     total_s: float
 
 
+class _Ready(NamedTuple):
+    """A decoded image, to be sent."""
+
+    pixels: Pixels
+    request_id: str
+
+
 class ImageClassifier:
     """Classifies images through Triton. One per process; owns the decoding threads."""
 
@@ -82,15 +94,16 @@ class ImageClassifier:
         self._cache = LogitsCache(settings.cache_bytes, settings.cache_ttl_s)
         self._inferences: SharedCalls[CacheKey, tuple[Logits, float]] = SharedCalls()
         self._admitted = 0
-        # Pillow lets go of the GIL while it decodes and resizes, so threads use the cores.
-        self._threads = ThreadPoolExecutor(
-            len(os.sched_getaffinity(0)), thread_name_prefix="decode"
-        )
+        self._packs: dict[str, PackedCalls[_Ready, Logits]] = {}
+        self._pool = DecodePool(available_cpus())
+        # For bodies that are large enough to hold the event loop up.
+        self._threads = ThreadPoolExecutor(1, thread_name_prefix="body")
 
     async def aclose(self) -> None:
         """End the decoding threads and the loads."""
         await self._loader.close()
         self._threads.shutdown(cancel_futures=True)
+        self._pool.close()
 
     @contextmanager
     def admit(self) -> Iterator[None]:
@@ -205,17 +218,36 @@ class ImageClassifier:
     async def _infer(
         self, model: LoadedModel, image: bytes, request_id: str
     ) -> tuple[Logits, float]:
+        settings = self._settings
+        steps = model.spec.preprocessing
         with self._metrics.stage("decode"):
-            pixels: Pixels = await self._in_thread(
-                decode, image, model.spec.preprocessing, self._settings.max_image_pixels
+            pixels = await self._pool.run(
+                partial(decode, image, steps, settings.max_image_pixels, settings.decode)
             )
         start = perf_counter()
         with self._metrics.stage("infer"):
-            logits = await self._triton.infer(
-                model.spec, pixels, self._settings.request_timeout_s, request_id
-            )
+            logits = await self._packs_of(model).run(_Ready(pixels, request_id))
         check_logits(logits, len(model.spec.id2label))
         return logits, perf_counter() - start
+
+    def _packs_of(self, model: LoadedModel) -> PackedCalls[_Ready, Logits]:
+        """The model's calls; those of another version of it are other calls."""
+        packs = self._packs.get(model.contract_sha256)
+        if packs is None:
+
+            async def infer(ready: Sequence[_Ready]) -> list[Logits]:
+                first, others = ready[0].request_id, len(ready) - 1
+                return await self._triton.infer(
+                    model.spec,
+                    [image.pixels for image in ready],
+                    self._settings.request_timeout_s,
+                    f"{first}+{others}" if others else first,
+                )
+
+            # Half a batch: Triton makes whole ones of two calls.
+            most = max(1, model.max_batch_size // 2)
+            packs = self._packs[model.contract_sha256] = PackedCalls(infer, most, _MAX_CALLS)
+        return packs
 
     def _rank(self, model: LoadedModel, logits: Logits, parameters: Parameters) -> list[Prediction]:
         labels = model.spec.id2label

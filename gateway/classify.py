@@ -1,28 +1,33 @@
-"""The endpoint of the service: an image in, labels and scores out."""
+"""The endpoint of the service: an image in, labels and scores out.
+
+An ASGI application of its own: of a request's cost beside decoding, a framework's router,
+middleware and request objects would be the larger part.
+"""
 
 import asyncio
 import secrets
-from collections.abc import Coroutine
+from collections.abc import Mapping
 from time import perf_counter
-from typing import Any, Final, TypeVar
+from typing import Final, cast
+from urllib.parse import parse_qsl
 
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
+from gateway.authorization import check_token
 from gateway.classifier import Classification, IncomingRequest
 from gateway.errors import (
     ClientClosedRequest,
+    GatewayError,
     NoDefaultModel,
     PayloadTooLarge,
     RequestTimeout,
     UnknownTask,
 )
-from gateway.rendering import json_response
+from gateway.paths import Target, classification_target
+from gateway.rendering import error_parts, send_json, unexpected_error_parts
 from gateway.schemas import render_predictions
 from gateway.settings import Settings
 from gateway.state import State
-
-T = TypeVar("T")
 
 TASK: Final = "image-classification"
 # A client that is still sending cannot read an answer; so much more is read and thrown away.
@@ -31,34 +36,65 @@ _COMMIT_CHARS: Final = 40
 _INFERENCE_ID_BYTES: Final = 16
 
 
-async def classify(request: Request[State]) -> Response:
-    """Labels and scores of one image, or of each in a list."""
+async def classify(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a POST to a path that `gateway.paths.classification_target` knows."""
+    state = cast(State, scope["state"])
+    try:
+        status, (body, headers) = 200, await _answer(scope, receive, state)
+    except GatewayError as exc:
+        status, body, headers = error_parts(exc, state["metrics"])
+    except Exception as exc:
+        status, body, headers = unexpected_error_parts(exc, state["metrics"])
+    await send_json(send, status, body, headers)
+
+
+async def _answer(scope: Scope, receive: Receive, state: State) -> tuple[bytes, dict[str, str]]:
+    """Labels and scores of one image, or of each in a list, as JSON, and the headers."""
     start = perf_counter()
-    state = request.state
-    deadline = asyncio.get_running_loop().time() + state["settings"].request_timeout_s
+    settings = state["settings"]
+    deadline = asyncio.get_running_loop().time() + settings.request_timeout_s
+    headers = _headers(scope)
+    check_token(headers.get("authorization"), state)
     with state["classifier"].admit():
-        body = await _read_body(request, state["settings"], deadline)
+        body = await _read_body(receive, settings, deadline)
         incoming = IncomingRequest(
-            model_id=_model_id(request),
+            model_id=_model_id(classification_target(scope["path"]), settings),
             body=body,
-            headers=request.headers,
-            query=request.query_params,
-            request_id=request.scope["request_id"],
+            headers=headers,
+            query=_query(scope["query_string"]),
+            request_id=scope["request_id"],
             deadline=deadline,
         )
-        answer = await _unless_gone(request, state["classifier"].classify(incoming))
-    headers = _response_headers(answer, perf_counter() - start)
-    return json_response(render_predictions(answer.predictions), headers=headers)
-
-
-def _model_id(request: Request[State]) -> str:
-    """The model of the URL, or the default one where the URL names none."""
-    task = request.path_params.get("task", TASK)
-    if task != TASK:
-        raise UnknownTask(f"The task `{task[:80]}` is not recognized; this server knows {TASK}")
-    model_id: str | None = request.path_params.get(
-        "model_id", request.state["settings"].default_model
+        async with _Present(receive):
+            answer = await state["classifier"].classify(incoming)
+    return (
+        render_predictions(answer.predictions),
+        _response_headers(answer, perf_counter() - start),
     )
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    """By lower-case name; of a repeated one the first value counts."""
+    return {
+        name.decode("latin-1"): value.decode("latin-1")
+        for name, value in reversed(scope["headers"])
+    }
+
+
+def _query(query_string: bytes) -> Mapping[str, str]:
+    if not query_string:
+        return {}
+    return dict(parse_qsl(query_string.decode("latin-1"), keep_blank_values=True))
+
+
+def _model_id(target: Target | None, settings: Settings) -> str:
+    """The model of the URL, or the default one where the URL names none."""
+    if target is not None and target.task not in {None, TASK}:
+        raise UnknownTask(
+            f"The task `{str(target.task)[:80]}` is not recognized; this server knows {TASK}"
+        )
+    model_id = settings.default_model if target is None else target.model_id
+    model_id = settings.default_model if model_id is None else model_id
     if model_id is None:
         raise NoDefaultModel("The URL names no model, and GATEWAY_DEFAULT_MODEL is unset")
     return model_id
@@ -83,7 +119,7 @@ def _milliseconds(seconds: float) -> str:
     return str(round(seconds * 1000))
 
 
-async def _read_body(request: Request[State], settings: Settings, deadline: float) -> bytes:
+async def _read_body(receive: Receive, settings: Settings, deadline: float) -> bytes:
     """The whole body, read only while it is within the limits.
 
     Raises:
@@ -91,46 +127,59 @@ async def _read_body(request: Request[State], settings: Settings, deadline: floa
     """
     limit = settings.max_body_bytes
     chunks: list[bytes] = []
-    size = 0
+    size, more = 0, True
     try:
         async with asyncio.timeout_at(deadline):
-            async for chunk in request.stream():
+            while more and size <= _DRAINED_BODIES * limit:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise _gone()
+                chunk, more = message.get("body", b""), message.get("more_body", False)
                 size += len(chunk)
                 if size <= limit:
                     chunks.append(chunk)
-                    continue
-                chunks.clear()
-                if size > _DRAINED_BODIES * limit:
-                    break
+                else:
+                    chunks.clear()
     except TimeoutError as exc:
         raise RequestTimeout(
             f"The request body did not arrive within {settings.request_timeout_s:g} s"
             " (GATEWAY_REQUEST_TIMEOUT_S)"
         ) from exc
-    except ClientDisconnect as exc:
-        raise _gone() from exc
     if size > limit:
         raise PayloadTooLarge(limit)
-    return b"".join(chunks)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-async def _unless_gone(request: Request[State], work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`, which is cancelled once nobody waits for its answer.
+class _Present:
+    """Cancels what is done in its block once nobody waits for the answer.
 
     Raises:
-        ClientClosedRequest, and whatever `work` raises
+        ClientClosedRequest
     """
-    task = asyncio.ensure_future(work)
-    # After the body this is the next, and the only, message there can be.
-    gone = asyncio.ensure_future(request.receive())
-    try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        raise _gone()
-    finally:
-        task.cancel()
-        gone.cancel()
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._is_over = False
+        self._has_gone = False
+
+    async def __aenter__(self) -> None:
+        self._task = asyncio.current_task()
+        # After the body this is the next, and the only, message there can be.
+        self._gone = asyncio.ensure_future(self._receive())
+        self._gone.add_done_callback(self._cancel)
+
+    def _cancel(self, _: object) -> None:
+        if not self._is_over and self._task is not None:
+            self._has_gone = True
+            self._task.cancel()
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._is_over = True
+        self._gone.cancel()
+        if self._has_gone and self._task is not None:
+            self._task.uncancel()
+            if kind is asyncio.CancelledError:
+                raise _gone()
 
 
 def _gone() -> ClientClosedRequest:

@@ -7,7 +7,7 @@ those of HTTP. Labels are route templates and error classes, never text from a u
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import perf_counter
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -55,6 +55,7 @@ class Metrics:
             buckets=_BUCKETS,
             registry=self._registry,
         )
+        self._stage_children = {stage: self._stages.labels(stage) for stage in get_args(Stage)}
         self._images = Counter(
             "gateway_images",
             "Images classified.",
@@ -92,7 +93,7 @@ class Metrics:
         try:
             yield
         finally:
-            self._stages.labels(stage).observe(perf_counter() - start)
+            self._stage_children[stage].observe(perf_counter() - start)
 
     def count_images(self, number: int) -> None:
         """So many images have their predictions."""
@@ -147,6 +148,9 @@ class RequestMetrics:
 
 
 def route_template(scope: Scope) -> str:
-    """The matched route's path, as declared; `unmatched` for any other URL."""
-    route = scope.get("route")
-    return getattr(route, "path", None) or "unmatched"
+    """The path as declared, with names in the place of what varies; `unmatched` for any other."""
+    template: str | None = scope.get("template")
+    if template is not None:
+        return template
+    path: str = getattr(scope.get("route"), "path", None) or "unmatched"
+    return path.replace(":path}", "}")

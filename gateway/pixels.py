@@ -1,10 +1,10 @@
 """Resize and crop an upright image as the contract says; the exporter proves its models with this.
 
-Pure. This is image mode `reference`: Pillow throughout, so bit-equal to transformers' PIL
-processors.
+Pure. `fit` is image mode `reference`: Pillow throughout, so bit-equal to transformers' PIL
+processors. What the other modes must do alike, sizes and the place of the crop, is here too.
 """
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,18 +24,39 @@ _FILTERS: Final[dict[Resample, Image.Resampling]] = {
 }
 
 
+class Box(NamedTuple):
+    """A rectangle in pixels; `right` and `bottom` are the first ones outside."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+
 def fit(image: Image.Image, preprocessing: Preprocessing) -> Pixels:
     """Pixels of `image`, which is in the colour mode asked for: `(height, width, channels)`."""
     size = resized(image.width, image.height, preprocessing)
     if size is not None:
         image = image.resize(size, _FILTERS[preprocessing.resample])
-    crop, rounding = preprocessing.center_crop, preprocessing.center_crop_rounding
-    if crop is not None:
-        left = _offset(image.width - crop.width, rounding)
-        top = _offset(image.height - crop.height, rounding)
-        image = image.crop((left, top, left + crop.width, top + crop.height))
-    pixels = np.asarray(image)
+    box = crop_box(image.width, image.height, preprocessing)
+    if box is not None:
+        image = image.crop(box)
+    return with_channels(np.asarray(image))
+
+
+def with_channels(pixels: Pixels) -> Pixels:
+    """The same pixels with an axis of channels, which grey ones may lack."""
     return pixels[..., np.newaxis] if pixels.ndim == 2 else pixels
+
+
+def crop_box(width: int, height: int, preprocessing: Preprocessing) -> Box | None:
+    """What is cut out of a resized image; none where it is taken whole."""
+    crop, rounding = preprocessing.center_crop, preprocessing.center_crop_rounding
+    if crop is None:
+        return None
+    left = _offset(width - crop.width, rounding)
+    top = _offset(height - crop.height, rounding)
+    return Box(left, top, left + crop.width, top + crop.height)
 
 
 def _offset(difference: int, rounding: CropRounding) -> int:

@@ -9,8 +9,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
+from starlette.types import Send
 
 from gateway.errors import GatewayError
+from gateway.metrics import Metrics
 from gateway.schemas import render_error
 from gateway.state import State
 
@@ -19,13 +21,28 @@ log = logging.getLogger("gateway")
 # A path may be as long as a header.
 _MESSAGE_CHARS: Final = 300
 _NO_EXTRA: Final[Mapping[str, float]] = {}
+_JSON: Final = "application/json"
+
+Parts = tuple[int, bytes, dict[str, str]]
+"""Status, body and headers of an answer."""
+
+
+async def send_json(send: Send, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+    """Send an answer of JSON that is rendered already."""
+    raw = [
+        (b"content-length", str(len(body)).encode()),
+        (b"content-type", _JSON.encode()),
+        *((name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()),
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": raw})
+    await send({"type": "http.response.body", "body": body})
 
 
 def json_response(
     body: bytes, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
     """A response of JSON that is rendered already."""
-    return Response(body, status, headers, media_type="application/json")
+    return Response(body, status, headers, media_type=_JSON)
 
 
 def json_object(content: Any) -> Response:
@@ -33,17 +50,36 @@ def json_object(content: Any) -> Response:
     return json_response(orjson.dumps(content))
 
 
-def render_gateway_error(request: Request[State], exc: Exception) -> Response:
-    """The answer for an error of ours."""
-    assert isinstance(exc, GatewayError)  # noqa: S101 - registered for this class only
-    request.state["metrics"].count_error(exc.error_type)
+def error_parts(exc: GatewayError, metrics: Metrics) -> Parts:
+    """The answer for an error of ours, which is counted."""
+    metrics.count_error(exc.error_type)
     if exc.status == 500:
         log.error("%s: %s", exc.error_type, exc, exc_info=exc.__cause__)
     headers = dict(exc.headers)
     if exc.retry_after_s is not None:
         headers["retry-after"] = str(exc.retry_after_s)
-    body = render_error(str(exc), exc.error_type, exc.extra)
-    return json_response(body, exc.status, headers)
+    return exc.status, render_error(str(exc), exc.error_type, exc.extra), headers
+
+
+def unexpected_error_parts(exc: Exception, metrics: Metrics) -> Parts:
+    """The last resort; the log has the whole story."""
+    log.error("unexpected error", exc_info=exc)
+    metrics.count_error(GatewayError.error_type)
+    body = render_error("Internal server error", GatewayError.error_type, _NO_EXTRA)
+    return GatewayError.status, body, {}
+
+
+def render_gateway_error(request: Request[State], exc: Exception) -> Response:
+    """`error_parts` for Starlette."""
+    assert isinstance(exc, GatewayError)  # noqa: S101 - registered for this class only
+    status, body, headers = error_parts(exc, request.state["metrics"])
+    return json_response(body, status, headers)
+
+
+def render_unexpected_error(request: Request[State], exc: Exception) -> Response:
+    """`unexpected_error_parts` for Starlette, which raises the exception again."""
+    status, body, headers = unexpected_error_parts(exc, request.state["metrics"])
+    return json_response(body, status, headers)
 
 
 def render_http_error(request: Request[State], exc: Exception) -> Response:
@@ -64,10 +100,3 @@ def _methods_of(request: Request[State]) -> str:
         if route.matches(request.scope)[0] is not Match.NONE:
             methods |= route.methods
     return ", ".join(sorted(methods))
-
-
-def render_unexpected_error(request: Request[State], _: Exception) -> Response:
-    """The last resort; Starlette raises the exception again, so that it is logged."""
-    request.state["metrics"].count_error(GatewayError.error_type)
-    body = render_error("Internal server error", GatewayError.error_type, _NO_EXTRA)
-    return json_response(body, 500)

@@ -3,30 +3,63 @@
 from typing import Final
 
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway import discovery
 from gateway.authorization import authorized
 from gateway.classify import classify
 from gateway.openapi import docs, docs_asset, openapi
+from gateway.paths import classification_target, normalized
 
-_classify: Final = authorized(classify)
+
+class Dispatch:
+    """ASGI middleware: normalise the path, and pass what classifies by Starlette's router.
+
+    No redirect, so that no client loses a body.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass one connection on; see the class."""
+        if scope["type"] == "http":
+            scope["path"] = normalized(scope["path"])
+            if scope["method"] == "POST":
+                target = classification_target(scope["path"])
+                if target is not None:
+                    scope["template"] = target.template
+                    await classify(scope, receive, send)
+                    return
+        await self._app(scope, receive, send)
+
+
+class _Classify:
+    """`classify` as Starlette recognises an ASGI application: not as a function."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await classify(scope, receive, send)
+
 
 ROUTES: Final = [
-    Route("/models/{model_id:path}/pipeline/{task}", _classify, methods=["POST"]),
-    Route("/models/{model_id:path}", _classify, methods=["POST"]),
-    Route("/pipeline/{task}/{model_id:path}", _classify, methods=["POST"]),
-    # The default model: as a dedicated endpoint, the toolkit and SageMaker have it.
-    Route("/", _classify, methods=["POST"]),
-    Route("/pipeline/{task}", _classify, methods=["POST"]),
-    Route("/predict", _classify, methods=["POST"]),
-    Route("/invocations", _classify, methods=["POST"]),
+    # `Dispatch` has taken every POST to these; they are here for the answers to other methods.
+    *(
+        Route(path, _Classify(), methods=["POST"])
+        for path in (
+            "/models/{model_id:path}",
+            "/pipeline/{task}/{model_id:path}",
+            # The default model: as a dedicated endpoint, the toolkit and SageMaker have it.
+            *("/", "/pipeline/{task}", "/predict", "/invocations"),
+        )
+    ),
     Route("/models/{model_id:path}/health", discovery.model_health),
     Route("/models/{model_id:path}/info", authorized(discovery.model_info)),
     Route("/models/{model_id:path}", authorized(discovery.model_info)),
     Route("/info", authorized(discovery.info)),
     Route("/status/{model_id:path}", authorized(discovery.status)),
     Route("/framework/{framework}", authorized(discovery.framework)),
-    Route("/api/models/{model_id:path}", authorized(discovery.hub_model)),
+    # Open as on the hub: the newest clients ask it without the token they were given.
+    Route("/api/models/{model_id:path}", discovery.hub_model),
     # Open to probes, to Prometheus and to readers.
     Route("/", discovery.root),
     Route("/health", discovery.health),

@@ -44,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         access_log=False,
         log_config=None,
         server_header=False,
+        # No caller's address is used.
+        proxy_headers=False,
         timeout_graceful_shutdown=math.ceil(settings.request_timeout_s),
     )
     listener = config.bind_socket()

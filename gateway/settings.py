@@ -51,6 +51,10 @@ class Settings(BaseSettings):
     max_image_pixels: Annotated[int, Field(gt=0, le=178_956_970)] = 64_000_000
     """Largest image, width × height, read from its header before it is decoded; at most Pillow's
     own limit, 178,956,970."""
+    decode: Literal["reference", "fast", "scaled"] = "fast"
+    """How images are decoded and resized: `reference` bit for bit as transformers with Pillow,
+    `fast` within a grey level of it for bilinear, `scaled` with large JPEGs decoded to fewer
+    pixels; docs/image-modes.md has the figures."""
     max_inputs: PositiveInt = 32
     """Images in one request whose `inputs` is a list."""
     cache_bytes: Annotated[int, Field(ge=0)] = 64 * 1024 * 1024

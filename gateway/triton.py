@@ -1,14 +1,15 @@
-"""The only importer of tritonclient: Triton's gRPC in, our types and errors out.
+"""Calls to Triton: its gRPC in, our types and errors out.
 
-Pixels go out as one image a call, `(1, height, width, channels)` uint8; Triton batches.
+Images go out as `(n, height, width, channels)` uint8, `n` being those that were ready at the same
+moment; Triton batches what several calls bring.
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Self
 
-import numpy as np
-from tritonclient.grpc import InferInput, InferRequestedOutput
+import grpc.aio
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.grpc.model_config_pb2 import ModelInstanceGroup
 from tritonclient.utils import InferenceServerException
@@ -23,9 +24,9 @@ from gateway.errors import (
     ModelNotReady,
     TritonUnreachable,
 )
+from gateway.model_infer import METHOD, build_request, parse_response
 from gateway.modelspec import (
     CONTRACT_PARAMETER,
-    INPUT_NAME,
     OUTPUT_NAME,
     InvalidContract,
     ModelSpec,
@@ -65,6 +66,8 @@ class LoadedModel:
     """Of the contract's JSON: tells one version of a model from the next."""
     compute_type: ComputeType
     """What its instances run on."""
+    max_batch_size: int
+    """Most images that Triton takes in one call, at least 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +86,15 @@ class TritonClient:
     def __init__(self, url: str) -> None:
         self._url = url
         self._client: Any = InferenceServerClient(url, channel_args=_CHANNEL_ARGS)
+        # The one call that is made for every image; it takes and gives bytes.
+        self._channel = grpc.aio.insecure_channel(url, options=_CHANNEL_ARGS)
+        self._model_infer: Any = self._channel.unary_unary(METHOD)
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self._channel.close()
         await self._client.close()
 
     async def is_live(self) -> bool:
@@ -119,7 +126,7 @@ class TritonClient:
                 triton_model_name(model_id), client_timeout=_ASK_TIMEOUT_S
             )
         except InferenceServerException as exc:
-            raise translate(exc, model_id, self._url) from exc
+            raise self._translate(exc, model_id) from exc
         config = response.config
         parameters = config.parameters
         if CONTRACT_PARAMETER not in parameters:
@@ -142,7 +149,10 @@ class TritonClient:
         # Triton has put a kind in the place of KIND_AUTO by now.
         on_gpu = any(g.kind == ModelInstanceGroup.KIND_GPU for g in config.instance_group)
         return LoadedModel(
-            spec, hashlib.sha256(contract.encode()).hexdigest(), "gpu" if on_gpu else "cpu"
+            spec,
+            hashlib.sha256(contract.encode()).hexdigest(),
+            "gpu" if on_gpu else "cpu",
+            max(1, config.max_batch_size),
         )
 
     async def repository_index(self) -> list[RepositoryEntry]:
@@ -154,7 +164,7 @@ class TritonClient:
         try:
             index = await self._client.get_model_repository_index(client_timeout=_ASK_TIMEOUT_S)
         except InferenceServerException as exc:
-            raise translate(exc, "", self._url) from exc
+            raise self._translate(exc, "") from exc
         # One element a version; a model is ready if one of them is.
         found: dict[str, RepositoryEntry] = {}
         for model in sorted(index.models, key=lambda m: (m.name, m.state != "READY")):
@@ -175,7 +185,7 @@ class TritonClient:
         try:
             await self._client.load_model(name, client_timeout=timeout_s)
         except InferenceServerException as exc:
-            error = translate(exc, model_id, self._url)
+            error = self._translate(exc, model_id)
             if isinstance(error, TritonUnreachable | DeadlineExceeded):
                 raise error from exc
             if "not allowed" in exc.message():
@@ -188,36 +198,37 @@ class TritonClient:
             ) from exc
 
     async def infer(
-        self, spec: ModelSpec, pixels: Pixels, timeout_s: float, request_id: str
-    ) -> Logits:
-        """Logits of one image, shape `(num_labels,)`; `pixels` has the spec's input size.
+        self, spec: ModelSpec, pixels: Sequence[Pixels], timeout_s: float, request_id: str
+    ) -> list[Logits]:
+        """Logits of each image, shape `(num_labels,)`.
+
+        Args:
+            spec: The model.
+            pixels: At least one image and at most the model's `max_batch_size`, each contiguous
+                and of the spec's input size.
+            timeout_s: After so long Triton is told to forget it.
+            request_id: For Triton's log.
 
         Raises:
             ModelNotFound, ModelNotReady, TritonUnreachable, DeadlineExceeded, InferenceFailed
         """
-        tensor = InferInput(INPUT_NAME, [1, *pixels.shape], "UINT8")
-        tensor.set_data_from_numpy(pixels[np.newaxis])
+        request = build_request(triton_model_name(spec.model_id), pixels, request_id)
         try:
-            result = await self._client.infer(
-                triton_model_name(spec.model_id),
-                [tensor],
-                outputs=[InferRequestedOutput(OUTPUT_NAME)],
-                request_id=request_id,
-                client_timeout=timeout_s,
-            )
-        except InferenceServerException as exc:
-            raise translate(exc, spec.model_id, self._url) from exc
-        logits: Logits | None = result.as_numpy(OUTPUT_NAME)
-        if logits is None or logits.shape[:1] != (1,):
+            response = await self._model_infer(request, timeout=timeout_s)
+        except grpc.aio.AioRpcError as exc:
+            raise translate(exc.code().name, exc.details() or "", spec.model_id, self._url) from exc
+        logits = parse_response(response, len(pixels))
+        if logits is None:
             raise InferenceFailed(f"Triton sent no `{OUTPUT_NAME}` for model {spec.model_id}")
-        row: Logits = logits[0]
-        return row
+        return logits
+
+    def _translate(self, exc: InferenceServerException, model_id: str) -> GatewayError:
+        code = str(exc.status()).removeprefix("StatusCode.")
+        return translate(code, str(exc.message()), model_id, self._url)
 
 
-def translate(exc: InferenceServerException, model_id: str, url: str) -> GatewayError:
+def translate(code: str, message: str, model_id: str, url: str) -> GatewayError:
     """Our error for Triton's: one gRPC code stands for several cases, told by the message."""
-    code = str(exc.status()).removeprefix("StatusCode.")
-    message = str(exc.message())
     if code == "NOT_FOUND":
         if "has no available versions" in message:
             return ModelNotReady(f"Model {model_id} is not ready")

@@ -83,9 +83,10 @@ def repository(demo_repository: Path, checkpoints: dict[str, Path]) -> Path:
 
 @pytest.fixture(scope="session")
 def stack(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """`vitriton serve` with all three models."""
+    """`vitriton serve` with all three models, its images bit-equal to transformers'."""
     models = ["vitriton/vit-digits", "test/vit", "test/deit-distilled"]
-    with running_stack(models, repository, tmp_path_factory.mktemp("serve")) as running:
+    folder = tmp_path_factory.mktemp("serve")
+    with running_stack(models, repository, folder, GATEWAY_DECODE="reference") as running:
         yield running
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from gateway.errors import InvalidImage
+from gateway.fast_pixels import DecodeMode
 from gateway.images import FORMATS, decode, has_image_signature
 from gateway.modelspec import Preprocessing, Resample, Size
 from tests.pictures import encode, gradient, rotated
@@ -24,8 +25,12 @@ def preprocessing(**fields: object) -> Preprocessing:
     )
 
 
-@given(st.binary(max_size=200), st.sampled_from(["", "png", "jpeg", "gif", "riff", "tiff"]))
-def test_any_bytes_are_pixels_or_invalid(data: bytes, kind: str) -> None:
+@given(
+    st.binary(max_size=200),
+    st.sampled_from(["", "png", "jpeg", "gif", "riff", "tiff"]),
+    st.sampled_from(get_args(DecodeMode)),
+)
+def test_any_bytes_are_pixels_or_invalid(data: bytes, kind: str, mode: DecodeMode) -> None:
     """Whatever comes after a valid beginning, nothing but `InvalidImage` is raised."""
     beginnings = {
         "": b"",
@@ -36,7 +41,7 @@ def test_any_bytes_are_pixels_or_invalid(data: bytes, kind: str) -> None:
         "tiff": b"II*\x00",
     }
     try:
-        pixels = decode(beginnings[kind] + data, preprocessing(), LIMIT)
+        pixels = decode(beginnings[kind] + data, preprocessing(), LIMIT, mode)
     except InvalidImage as exc:
         assert str(exc)
     else:
@@ -48,7 +53,7 @@ def test_resize_is_pillows(resample: Resample) -> None:
     """Exact size, aspect ratio not kept, every filter."""
     picture = gradient(61, 47)
 
-    pixels = decode(encode(picture, "PNG"), preprocessing(resample=resample), LIMIT)
+    pixels = decode(encode(picture, "PNG"), preprocessing(resample=resample), LIMIT, "reference")
 
     wanted = picture.resize((24, 32), Image.Resampling[resample.upper()])
     assert np.array_equal(pixels, np.asarray(wanted))
@@ -58,7 +63,7 @@ def test_resize_is_pillows(resample: Resample) -> None:
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_turns_the_picture_upright(orientation: int) -> None:
     """All eight, stored as a camera that was held so stores them, in a format without loss."""
-    pixels = decode(rotated(orientation, "PNG"), preprocessing(resize=None), LIMIT)
+    pixels = decode(rotated(orientation, "PNG"), preprocessing(resize=None), LIMIT, "reference")
 
     assert np.array_equal(pixels, np.asarray(gradient(120, 60)))
 
@@ -68,7 +73,7 @@ def test_odd_centre_crop_is_the_references() -> None:
     picture = gradient(41, 40)
     crop = preprocessing(resize=None, center_crop=Size(height=33, width=30))
 
-    pixels = decode(encode(picture, "PNG"), crop, LIMIT)
+    pixels = decode(encode(picture, "PNG"), crop, LIMIT, "reference")
 
     assert np.array_equal(pixels, np.asarray(picture)[3:36, 5:35])
 
@@ -78,7 +83,11 @@ def test_shortest_edge_keeps_the_aspect_ratio(width: int, height: int) -> None:
     """The shorter side has the length asked for, the crop its size, whatever the picture."""
     steps = preprocessing(resize=None, shortest_edge=16, center_crop=Size(height=16, width=16))
 
-    assert decode(encode(gradient(width, height), "PNG"), steps, LIMIT).shape == (16, 16, 3)
+    assert decode(encode(gradient(width, height), "PNG"), steps, LIMIT, "reference").shape == (
+        16,
+        16,
+        3,
+    )
 
 
 @pytest.mark.parametrize("fmt", FORMATS)
@@ -93,7 +102,7 @@ def test_every_allowed_format_is_one_pillow_knows_and_has_a_signature(fmt: str) 
 
     # A DIB is a BMP without its header: only Pillow tells it from other bytes.
     assert has_image_signature(data) or fmt == "DIB"
-    assert decode(data, preprocessing(), LIMIT).shape == (32, 24, 3)
+    assert decode(data, preprocessing(), LIMIT, "reference").shape == (32, 24, 3)
 
 
 def tiled_tiff(tile: int) -> bytes:
@@ -119,8 +128,8 @@ def tiled_tiff(tile: int) -> bytes:
 def test_tile_larger_than_the_limit_is_refused() -> None:
     """What is decoded counts, not what the header calls the image."""
     with pytest.raises(InvalidImage, match=r"tile.*2000x2000.*limit of 1000000"):
-        decode(tiled_tiff(2000), preprocessing(), LIMIT)
-    assert decode(tiled_tiff(16), preprocessing(), LIMIT).shape == (32, 24, 3)
+        decode(tiled_tiff(2000), preprocessing(), LIMIT, "reference")
+    assert decode(tiled_tiff(16), preprocessing(), LIMIT, "reference").shape == (32, 24, 3)
 
 
 def test_image_that_explodes_when_its_shorter_side_is_enlarged_is_refused() -> None:
@@ -128,8 +137,8 @@ def test_image_that_explodes_when_its_shorter_side_is_enlarged_is_refused() -> N
     steps = preprocessing(resize=None, shortest_edge=224, center_crop=Size(height=224, width=224))
 
     with pytest.raises(InvalidImage, match="once resized"):
-        decode(encode(gradient(1, 4000), "PNG"), steps, LIMIT)
-    assert decode(encode(gradient(10, 190), "PNG"), steps, 2000).shape == (224, 224, 3)
+        decode(encode(gradient(1, 4000), "PNG"), steps, LIMIT, "reference")
+    assert decode(encode(gradient(10, 190), "PNG"), steps, 2000, "reference").shape == (224, 224, 3)
 
 
 def test_formats_decoded_in_python_are_refused() -> None:
@@ -137,7 +146,7 @@ def test_formats_decoded_in_python_are_refused() -> None:
     plain = b"P3 2 2 255\n" + b"1 2 3 " * 4
 
     with pytest.raises(InvalidImage, match="not supported"):
-        decode(plain, preprocessing(), LIMIT)
+        decode(plain, preprocessing(), LIMIT, "reference")
     assert "ICO" not in FORMATS
     assert "QOI" not in FORMATS
 
@@ -145,4 +154,4 @@ def test_formats_decoded_in_python_are_refused() -> None:
 def test_too_many_pixels_are_refused_with_the_limit() -> None:
     """The message has the size, the limit and the setting."""
     with pytest.raises(InvalidImage, match=r"1001x1000.*1000000.*GATEWAY_MAX_IMAGE_PIXELS"):
-        decode(encode(gradient(1001, 1000), "PNG"), preprocessing(), LIMIT)
+        decode(encode(gradient(1001, 1000), "PNG"), preprocessing(), LIMIT, "reference")

@@ -46,7 +46,7 @@ def test_metrics_count_requests_images_and_errors(client: httpx.Client) -> None:
     client.post("/models/test/nothing", content=PICTURES["bmp"])
     after = samples(client)
 
-    route = "('route', '/models/{model_id:path}')"
+    route = "('route', '/models/{model_id}')"
     grown = {name: after[name] - before.get(name, 0) for name in after}
     assert grown[f"gateway_requests_total[('code', '200'), {route}]"] == 1
     assert grown[f"gateway_requests_total[('code', '400'), {route}]"] == 1

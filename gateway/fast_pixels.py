@@ -1,0 +1,208 @@
+"""Image modes `fast` and `scaled`: decode JPEG with libjpeg-turbo itself, resize with SIMD.
+
+Pure. The kernels are Pillow's own, computed by fast_image_resize; docs/image-modes.md has the
+differences and docs/decisions/0005-decoder-and-resizer.md the choice.
+"""
+
+import io
+import math
+import threading
+from typing import Final, Literal, NamedTuple
+
+import numpy as np
+import simplejpeg
+from cykooz_resizer import FilterType, ImageData, PixelType, ResizeAlg, ResizeOptions, Resizer
+from PIL import ExifTags, Image
+
+from gateway.modelspec import Preprocessing, Resample
+from gateway.pixels import Pixels, crop_box, fit, resized, with_channels
+
+DecodeMode = Literal["reference", "fast", "scaled"]
+
+# Pillow's names of the filters whose kernel the other library has too; its bicubic is Catmull-Rom.
+_FILTERS: Final[dict[Resample, FilterType]] = {
+    "bilinear": FilterType.bilinear,
+    "bicubic": FilterType.catmull_rom,
+}
+_NEGATIVE_LOBES: Final[frozenset[Resample]] = frozenset({"bicubic"})
+_OPTIONS: Final = {
+    name: ResizeOptions(resize_alg=ResizeAlg.convolution(kernel), use_alpha=False)
+    for name, kernel in _FILTERS.items()
+}
+_PIXEL_TYPES: Final = {1: PixelType.U8, 3: PixelType.U8x3}
+# A scaled decode stops at twice the size wanted: what is left to do is a resize of good quality.
+_SCALED_MARGIN: Final = 2
+# Of the decoder's scales, eighths, these alone: the others shift the chroma of most files.
+_DIVISORS: Final = (8, 4, 2)
+
+# Orientations that exchange width and height.
+_SWAPPING: Final = frozenset({5, 6, 7, 8})
+_START_OF_SCAN: Final = 0xDA
+_APP1: Final = 0xE1
+
+# A resizer keeps its buffers and is not shared between threads.
+_own = threading.local()
+
+
+class JpegHeader(NamedTuple):
+    """What is known of a JPEG before it is decoded."""
+
+    width: int
+    """As stored."""
+    height: int
+    orientation: int
+    """EXIF's, 1 to 8."""
+
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """Width and height once the picture is turned."""
+        swaps = self.orientation in _SWAPPING
+        return (self.height, self.width) if swaps else (self.width, self.height)
+
+
+def read_jpeg_header(data: bytes) -> JpegHeader | None:
+    """The header of a JPEG that `decode_jpeg` takes; none for any other file.
+
+    Those in four colours are left to Pillow, as are those whose metadata is damaged.
+    """
+    if not data.startswith(b"\xff\xd8\xff"):
+        return None
+    try:
+        height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
+        orientation = _orientation(data) if _APP1 in _markers(data) else 1
+    # Pillow's plug-ins raise many errors for bad metadata.
+    except Exception:
+        return None
+    if colorspace not in {"Gray", "YCbCr", "RGB"} or orientation not in range(1, 9):
+        return None
+    return JpegHeader(width, height, orientation)
+
+
+def _orientation(data: bytes) -> int:
+    with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+        found: int = image.getexif().get(ExifTags.Base.Orientation, 1)
+        return found
+
+
+def _markers(data: bytes) -> set[int]:
+    """Kinds of the segments before the first scan (ISO/IEC 10918-1 B.1)."""
+    found: set[int] = set()
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != _START_OF_SCAN:
+        if data[at + 1] != 0xFF:
+            found.add(data[at + 1])
+            at += 1 + int.from_bytes(data[at + 2 : at + 4])
+        at += 1
+    return found
+
+
+def decode_jpeg(
+    data: bytes, header: JpegHeader, preprocessing: Preprocessing, mode: DecodeMode
+) -> Pixels | None:
+    """RGB pixels as stored, fewer of them in mode `scaled`; none if the file is damaged.
+
+    Args:
+        data: A JPEG.
+        header: Its header.
+        preprocessing: Tells how small a scaled decode may be.
+        mode: `scaled`, or any other for all pixels.
+    """
+    divisor = _divisor(header, preprocessing) if mode == "scaled" else 1
+    # The decoder takes the smallest scale that leaves so many pixels.
+    width, height = (math.ceil(edge / divisor) for edge in (header.width, header.height))
+    try:
+        pixels: Pixels = simplejpeg.decode_jpeg(data, min_width=width, min_height=height)
+    except ValueError:
+        return None
+    return pixels
+
+
+def _divisor(header: JpegHeader, preprocessing: Preprocessing) -> int:
+    """By how much the edges may shrink in decoding, with enough left for a resize of quality."""
+    wanted = resized(*header.upright_size, preprocessing)
+    if wanted is None:
+        return 1
+    enough = [_SCALED_MARGIN * edge for edge in wanted]
+    for divisor in _DIVISORS:
+        if all(
+            edge >= divisor * least for edge, least in zip(header.upright_size, enough, strict=True)
+        ):
+            return divisor
+    return 1
+
+
+def fast_fit(
+    pixels: Pixels,
+    upright_size: tuple[int, int],
+    preprocessing: Preprocessing,
+    orientation: int = 1,
+) -> Pixels:
+    """As `gateway.pixels.fit`, within the bounds of docs/image-modes.md.
+
+    Args:
+        pixels: As stored, `(height, width, 3)`.
+        upright_size: Width and height of the whole image, turned; `pixels` may be scaled down.
+        preprocessing: The model's colour, size, filter and crop.
+        orientation: How to turn `pixels`, EXIF's 1 to 8.
+    """
+    wanted = resized(*upright_size, preprocessing)
+    if wanted is not None and preprocessing.resample not in _OPTIONS:
+        upright = Image.fromarray(_turned(pixels, orientation))
+        return np.ascontiguousarray(fit(upright.convert(preprocessing.color), preprocessing))
+    if preprocessing.color == "L":
+        pixels = np.asarray(Image.fromarray(pixels).convert("L"))
+    pixels = with_channels(pixels)
+    if wanted is not None:
+        # Turned afterwards: there is less to turn, and the kernels are symmetric.
+        width, height = wanted[::-1] if orientation in _SWAPPING else wanted
+        columns_first = orientation in _SWAPPING
+        pixels = _resize(pixels, width, height, preprocessing.resample, columns_first)
+    pixels = _turned(pixels, orientation)
+    box = crop_box(pixels.shape[1], pixels.shape[0], preprocessing)
+    if box is not None:
+        pixels = pixels[box.top : box.bottom, box.left : box.right]
+    return np.ascontiguousarray(pixels)
+
+
+def _turned(pixels: Pixels, orientation: int) -> Pixels:
+    """A view of the pixels as they are meant to be seen."""
+    if orientation in _SWAPPING:
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in {3, 4, 7, 8}:
+        pixels = pixels[::-1]
+    if orientation in {2, 3, 6, 7}:
+        pixels = pixels[:, ::-1]
+    return pixels
+
+
+def _resize(
+    pixels: Pixels, width: int, height: int, resample: Resample, columns_first: bool
+) -> Pixels:
+    """Both axes at once where that is exact enough, else in Pillow's order, one after the other.
+
+    Kernels with negative lobes overshoot, and what is cut off after the first pass depends on
+    which one it is. Pillow makes rows narrower first.
+    """
+    if resample in _NEGATIVE_LOBES and not columns_first:
+        pixels = _resize_at_once(pixels, width, pixels.shape[0], resample)
+    return _resize_at_once(pixels, width, height, resample)
+
+
+def _resize_at_once(pixels: Pixels, width: int, height: int, resample: Resample) -> Pixels:
+    """Resize with SIMD; the library makes columns shorter first."""
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    channels = pixels.shape[2]
+    kind = _PIXEL_TYPES[channels]
+    source = ImageData(pixels.shape[1], pixels.shape[0], kind, pixels.tobytes())
+    target = ImageData(width, height, kind)
+    _resizer().resize(source, target, _OPTIONS[resample])
+    return np.frombuffer(target.get_buffer(), np.uint8).reshape(height, width, channels)
+
+
+def _resizer() -> Resizer:
+    try:
+        own: Resizer = _own.resizer
+    except AttributeError:
+        own = _own.resizer = Resizer()
+    return own

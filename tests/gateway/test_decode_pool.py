@@ -1,0 +1,90 @@
+"""Decoding threads: every caller gets its own result, and nothing is done for those who left."""
+
+import asyncio
+import threading
+
+import numpy as np
+import pytest
+
+from gateway.decode_pool import DecodePool
+from gateway.errors import InvalidImage
+from gateway.pixels import Pixels
+
+BOUND_S = 30
+
+
+def pixels(value: int) -> Pixels:
+    return np.full((1, 1, 3), value, np.uint8)
+
+
+def test_results_and_errors_go_to_whoever_asked() -> None:
+    """Hundreds at once, through two threads."""
+
+    def decode(value: int) -> Pixels:
+        if value % 3 == 0:
+            raise InvalidImage(str(value))
+        return pixels(value)
+
+    async def run() -> list[Pixels | BaseException]:
+        pool = DecodePool(2)
+        try:
+            return await asyncio.gather(
+                *(pool.run(lambda n=n: decode(n)) for n in range(250)),  # type: ignore[misc]  # a lambda's default
+                return_exceptions=True,
+            )
+        finally:
+            pool.close()
+
+    for n, result in enumerate(asyncio.run(run())):
+        if n % 3 == 0:
+            assert isinstance(result, InvalidImage)
+            assert str(result) == str(n)
+        else:
+            assert isinstance(result, np.ndarray)
+            assert result.max() == n
+
+
+def test_nothing_is_decoded_for_a_caller_that_left() -> None:
+    """A request that is cancelled while it waits for a thread costs none."""
+    started, go = threading.Event(), threading.Event()
+    decoded: list[int] = []
+
+    def block() -> Pixels:
+        started.set()
+        assert go.wait(BOUND_S)
+        return pixels(0)
+
+    def decode() -> Pixels:
+        decoded.append(1)
+        return pixels(1)
+
+    async def run() -> None:
+        pool = DecodePool(1)
+        first = asyncio.create_task(pool.run(block))
+        assert await asyncio.to_thread(started.wait, BOUND_S)
+        gone = asyncio.create_task(pool.run(decode))
+        await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.wait([gone])
+        go.set()
+        await first
+        await pool.run(lambda: pixels(2))
+        pool.close()
+
+    asyncio.run(run())
+    assert decoded == []
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_threads_end_on_closing(threads: int) -> None:
+    """All of them, also when they are idle."""
+    before = threading.active_count()
+
+    async def run() -> None:
+        pool = DecodePool(threads)
+        await pool.run(lambda: pixels(1))
+        assert threading.active_count() >= before + threads
+        pool.close()
+
+    asyncio.run(run())
+    assert threading.active_count() == before

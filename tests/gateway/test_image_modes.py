@@ -1,0 +1,115 @@
+"""The faster image modes: how far they may be from `reference`, for any picture and size."""
+
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from gateway.errors import InvalidImage
+from gateway.fast_pixels import DecodeMode
+from gateway.images import decode
+from gateway.modelspec import Preprocessing, Resample
+from gateway.pixels import Pixels
+from tests.pictures import encode, gradient, in_mode, photo, rotated
+
+LIMIT = 10_000_000
+# Grey levels; docs/image-modes.md promises them.
+BOUNDS: dict[Resample, int] = {"bilinear": 1, "bicubic": 3, "nearest": 0, "lanczos": 0, "box": 0}
+
+sizes = st.tuples(st.integers(1, 90), st.integers(1, 90))
+
+
+def steps(**fields: object) -> Preprocessing:
+    return Preprocessing.model_validate({"resize": None, "resample": "bilinear"} | fields)
+
+
+def distance(data: bytes, preprocessing: Preprocessing, mode: DecodeMode = "fast") -> int:
+    """Largest difference to `reference`, in grey levels; the shapes are the same."""
+    wanted, got = (decode(data, preprocessing, LIMIT, m) for m in ("reference", mode))
+    assert got.shape == wanted.shape
+    assert got.flags.c_contiguous
+    return int(np.abs(wanted.astype(int) - got).max())
+
+
+@given(
+    st.integers(0, 2**32 - 1),
+    sizes,
+    sizes,
+    st.sampled_from(list(BOUNDS)),
+    st.sampled_from(["RGB", "L"]),
+)
+def test_noise_resized_to_any_size_is_within_the_bound(
+    seed: int, size: tuple[int, int], target: tuple[int, int], resample: Resample, color: str
+) -> None:
+    """Noise is the worst case of a kernel; a photograph is far below."""
+    noise: Pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
+    resize = {"height": target[0], "width": target[1]}
+
+    data = encode(Image.fromarray(noise), "PNG")
+
+    assert distance(data, steps(resize=resize, resample=resample, color=color)) <= BOUNDS[resample]
+
+
+@pytest.mark.parametrize("resample", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("fmt", ["JPEG", "PNG"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_turned_pictures_are_within_the_bound(
+    orientation: int, fmt: str, resample: Resample
+) -> None:
+    """The picture is turned after resizing, and cropped after that, at odd offsets too."""
+    crop = {"height": 31, "width": 33}
+    preprocessing = steps(resample=resample, shortest_edge=40, center_crop=crop)
+
+    assert distance(rotated(orientation, fmt), preprocessing) <= BOUNDS[resample]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}])
+def test_every_kind_of_jpeg_has_the_pixels_of_pillow(mode: str, options: dict[str, object]) -> None:
+    """Decoding alone, without a resize, is exact."""
+    data = encode(gradient(61, 43).convert(mode), "JPEG", **options)
+
+    assert distance(data, steps()) == 0
+
+
+def test_other_formats_have_the_pixels_of_pillow() -> None:
+    """They are Pillow's."""
+    for fmt in ("PNG", "WEBP", "TIFF"):
+        assert distance(in_mode("RGBA", fmt), steps()) == 0
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_scaled_mode_stays_near_on_a_large_photograph(orientation: int) -> None:
+    """Decoded to at least twice the size wanted; turned pictures too."""
+    large = Image.open(io.BytesIO(photo("china"))).resize((2000, 1500), Image.Resampling.BICUBIC)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(large, "JPEG", exif=exif)
+    preprocessing = steps(resize={"height": 224, "width": 224})
+
+    wanted, got = (decode(data, preprocessing, LIMIT, m) for m in ("reference", "scaled"))
+    difference = np.abs(wanted.astype(int) - got)
+
+    assert difference.max() > 0
+    assert difference.max() <= 4
+    assert difference.mean() < 0.5
+
+
+@pytest.mark.parametrize("mode", ["fast", "scaled"])
+def test_damaged_jpeg_is_refused_in_the_same_words(mode: DecodeMode) -> None:
+    """Pillow has the last word in every mode."""
+    for data in (photo("china")[:20_000], photo("china")[:300], b"\xff\xd8\xff\xe1\xff\xff"):
+        with pytest.raises(InvalidImage) as wanted:
+            decode(data, steps(), LIMIT, "reference")
+        with pytest.raises(InvalidImage) as got:
+            decode(data, steps(), LIMIT, mode)
+        assert str(got.value) == str(wanted.value)
+
+
+def test_pixel_limit_holds_before_a_jpeg_is_decoded() -> None:
+    """From its header."""
+    with pytest.raises(InvalidImage, match="GATEWAY_MAX_IMAGE_PIXELS"):
+        decode(encode(gradient(101, 100), "JPEG"), steps(), 10_000, "fast")
