@@ -10,7 +10,6 @@ from time import perf_counter
 from typing import Final, Literal, NamedTuple, TypeVar, TypeVarTuple
 
 from gateway.cache import CacheKey, LogitsCache, cache_key
-from gateway.cpus import available_cpus
 from gateway.decode_pool import DecodePool
 from gateway.errors import DeadlineExceeded, ModelNotFound, ModelNotReady, Overloaded
 from gateway.images import decode
@@ -95,7 +94,7 @@ class ImageClassifier:
         self._inferences: SharedCalls[CacheKey, tuple[Logits, float]] = SharedCalls()
         self._admitted = 0
         self._packs: dict[str, PackedCalls[_Ready, Logits]] = {}
-        self._pool = DecodePool(available_cpus())
+        self._pool = DecodePool(settings.decoding_threads)
         # For bodies that are large enough to hold the event loop up.
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="body")
 

@@ -2,14 +2,25 @@
 
 `Metrics` holds the series of one process; `RequestMetrics` is the ASGI middleware that writes
 those of HTTP. Labels are route templates and error classes, never text from a user.
+Where several processes share the port, each counts into files of its own in the folder that
+`PROMETHEUS_MULTIPROC_DIR` names, and whichever is asked adds them all up.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from time import perf_counter
 from typing import Final, Literal, get_args
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+    multiprocess,
+)
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -17,6 +28,9 @@ Stage = Literal["decode", "infer", "postprocess"]
 CacheResult = Literal["hit", "miss", "shared"]
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+
+MULTIPROCESS_FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
+"""prometheus_client reads this variable when it is imported."""
 
 # Seconds. A cached ViT answer takes about a millisecond, a cold CPU batch of ViT-L tens of seconds.
 _BUCKETS: Final = (
@@ -30,6 +44,9 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
+        self._folder = os.environ.get(MULTIPROCESS_FOLDER)
+        if self._folder is not None:
+            _forget_dead_processes(Path(self._folder))
         self.requests = Counter(
             "gateway_requests",
             "HTTP requests answered, by route template and status code.",
@@ -46,6 +63,7 @@ class Metrics:
         self.inflight = Gauge(
             "gateway_inflight_requests",
             "Requests for which no answer has been sent yet.",
+            multiprocess_mode="livesum",
             registry=self._registry,
         )
         self._stages = Histogram(
@@ -77,6 +95,7 @@ class Metrics:
         self.cache_bytes = Gauge(
             "gateway_cache_bytes",
             "Memory that the cached logits take.",
+            multiprocess_mode="livesum",
             registry=self._registry,
         )
         self._loads = Histogram(
@@ -112,8 +131,20 @@ class Metrics:
         self._errors.labels(error_type).inc()
 
     def render(self) -> bytes:
-        """The Prometheus text format."""
-        return generate_latest(self._registry)
+        """The Prometheus text format, of all processes that share the port."""
+        if self._folder is None:
+            return generate_latest(self._registry)
+        registry = CollectorRegistry()
+        multiprocess.MultiProcessCollector(registry, self._folder)  # type: ignore[no-untyped-call]  # the library's
+        return generate_latest(registry)
+
+
+def _forget_dead_processes(folder: Path) -> None:
+    """Take the gauges of processes that have ended out of the sums; what they counted stays."""
+    for file in folder.glob("gauge_live*.db"):
+        pid = int(file.stem.rpartition("_")[2])
+        if not Path(f"/proc/{pid}").exists():
+            multiprocess.mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]  # as above
 
 
 class RequestMetrics:

@@ -4,11 +4,17 @@ Each field is the variable `GATEWAY_<FIELD>`; its docstring is the row in `docs/
 A bad value ends the process before the port opens.
 """
 
+import math
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from gateway.cpus import available_cpus
+
+# Decoding is off the GIL, and the rest of a request a third of it: so far one process goes.
+_CPUS_PER_WORKER: Final = 4
 
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -29,6 +35,9 @@ class Settings(BaseSettings):
     """Address the HTTP port is opened on; `0.0.0.0` for every interface."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     """HTTP port; `0` takes a free one."""
+    workers: PositiveInt | None = None
+    """Processes that share the port, each with its own places in flight, cache and decoding
+    threads; unset, one for every four processors of the quota."""
     triton_url: str = "127.0.0.1:8001"
     """Triton's gRPC endpoint, `host:port`, without a scheme."""
     default_model: str | None = None
@@ -58,13 +67,23 @@ class Settings(BaseSettings):
     max_inputs: PositiveInt = 32
     """Images in one request whose `inputs` is a list."""
     cache_bytes: Annotated[int, Field(ge=0)] = 64 * 1024 * 1024
-    """Memory for the logits of images seen before; `0` turns the cache off."""
+    """Memory of each process for the logits of images seen before; `0` turns the cache off."""
     cache_ttl_s: PositiveFloat = 3600.0
     """How long they are kept, in seconds."""
     max_inflight: PositiveInt = 256
-    """Requests worked on at once; one more is answered 429 at once."""
+    """Requests a process works on at once; one more is answered 429 at once."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe log line that is written."""
+
+    @property
+    def worker_count(self) -> int:
+        """Processes to start."""
+        return self.workers or max(1, available_cpus() // _CPUS_PER_WORKER)
+
+    @property
+    def decoding_threads(self) -> int:
+        """Of each process, so that all of them together have one for each processor."""
+        return math.ceil(available_cpus() / self.worker_count)
 
 
 def load_settings() -> Settings:

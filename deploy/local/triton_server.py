@@ -80,7 +80,7 @@ async def running_triton(
     backends = work / "backends"
     assemble_backend_directory(triton, backends)
     shm_prefix = f"vitriton-{os.getpid()}-"
-    grpc_port, metrics_port = _free_ports(2)
+    grpc_port, metrics_port = free_ports(2)
     log = work / TRITON_LOG
     argv: list[str | Path] = [
         triton.tritonserver,
@@ -149,7 +149,7 @@ def _joined(paths: Sequence[str]) -> str:
     return os.pathsep.join(path for path in paths if path)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Ports that are free now; Triton cannot take a bound socket from us."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]

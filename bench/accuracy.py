@@ -1,0 +1,114 @@
+"""How far each image mode is from `transformers.pipeline`: pixels, scores, best label.
+
+    python -m bench.accuracy --demo CHECKPOINT
+
+On the demo's held-out digits, as PNG and as JPEG, with the demo's weights, and on parts of
+photographs with random weights, for bilinear and bicubic. Prints JSON.
+"""
+
+import argparse
+import io
+import json
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, get_args
+
+import numpy as np
+import torch
+import transformers
+from PIL import Image
+from transformers import AutoImageProcessor
+
+from bench.pictures import LARGE, encoded, varied, write_picture
+from exporter.preprocessing import ImageSteps, read_image_steps
+from gateway.fast_pixels import DecodeMode
+from gateway.images import decode
+from gateway.pixels import Pixels
+from tests.checkpoints import save_deit_distilled, save_vit
+
+_MAX_PIXELS: Final = 64_000_000
+_DIGITS: Final = 200
+_PARTS: Final = 60
+_ALL: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A checkpoint and the pictures it classifies."""
+
+    name: str
+    checkpoint: Path
+    pictures: list[bytes]
+
+
+def compare(case: Case) -> Iterator[dict[str, Any]]:
+    """One row for each mode."""
+    processor = AutoImageProcessor.from_pretrained(case.checkpoint, backend="pil")
+    classifier = transformers.pipeline(
+        "image-classification",
+        model=str(case.checkpoint),
+        image_processor=processor,
+        device="cpu",
+    )
+    steps = read_image_steps(processor, 3)
+    wanted = [_scores(classifier(Image.open(io.BytesIO(p)), top_k=_ALL)) for p in case.pictures]
+    reference = [decode(p, steps.preprocessing, _MAX_PIXELS, "reference") for p in case.pictures]
+    for mode in get_args(DecodeMode):
+        pixels = [decode(p, steps.preprocessing, _MAX_PIXELS, mode) for p in case.pictures]
+        differences = [np.abs(a.astype(int) - b) for a, b in zip(reference, pixels, strict=True)]
+        scores = [_classify(classifier.model, steps, image) for image in pixels]
+        pairs = list(zip(wanted, scores, strict=True))
+        yield {
+            "case": case.name,
+            "mode": mode,
+            "pictures": len(case.pictures),
+            "max_pixel_difference": int(max(d.max() for d in differences)),
+            "mean_pixel_difference": float(np.mean([d.mean() for d in differences])),
+            "max_abs_score_difference": max(float(np.abs(a - b).max()) for a, b in pairs),
+            "top1_agreement": float(np.mean([a.argmax() == b.argmax() for a, b in pairs])),
+        }
+
+
+def _scores(answer: Iterable[dict[str, Any]]) -> Any:
+    by_label = sorted((p["label"], p["score"]) for p in answer)
+    return np.array([score for _, score in by_label])
+
+
+@torch.inference_mode()
+def _classify(model: Any, steps: ImageSteps, pixels: Pixels) -> Any:
+    """The model's scores for pixels that are resized already, in the order of the labels' names."""
+    values = torch.from_numpy(steps.normalization.apply(pixels))[None]
+    scores = model(pixel_values=values).logits.softmax(-1)[0].numpy()
+    labels = model.config.id2label
+    return np.array([scores[i] for i in sorted(labels, key=lambda i: labels[i])])
+
+
+def cases(demo: Path, folder: Path) -> Iterator[Case]:
+    """What is compared."""
+    digits = sorted((demo.parent / "held-out").glob("*.png"))[:_DIGITS]
+    yield Case("demo, digits as PNG", demo, [path.read_bytes() for path in digits])
+    as_jpeg = [encoded(Image.open(path).convert("RGB")) for path in digits]
+    yield Case("demo, digits as JPEG", demo, as_jpeg)
+    parts = list(varied(_PARTS))
+    vit, deit = save_vit(folder / "vit"), save_deit_distilled(folder / "deit")
+    yield Case("random ViT, bilinear", vit, parts)
+    yield Case("random DeiT, bicubic and crop", deit, parts)
+    large = [write_picture(folder, LARGE).read_bytes()]
+    yield Case("random ViT, 4000x3000", vit, large)
+
+
+def main() -> None:
+    """Compare all cases."""
+    parser = argparse.ArgumentParser(description="Measure what the faster image modes change.")
+    parser.add_argument("--demo", type=Path, required=True)
+    options = parser.parse_args()
+    transformers.utils.logging.disable_progress_bar()
+    with tempfile.TemporaryDirectory(prefix="vitriton-bench-") as folder:
+        rows = [row for case in cases(options.demo, Path(folder)) for row in compare(case)]
+    print(json.dumps({"rows": rows}))
+
+
+if __name__ == "__main__":
+    main()

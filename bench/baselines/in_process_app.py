@@ -1,0 +1,58 @@
+"""The same work without Triton, tuned: `uvicorn bench.baselines.in_process_app:app`.
+
+FastAPI, the gateway's own fastest decoder in threads, images batched by hand, the TorchScript
+graph named by `GRAPH` in this process, softmax and the five best.
+"""
+
+import asyncio
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+import orjson
+import torch
+from fastapi import FastAPI, Request, Response
+
+from exporter.presets import PRESETS
+from gateway.images import decode
+from gateway.modelspec import Preprocessing, Size
+from gateway.packing import PackedCalls
+from gateway.pixels import Pixels
+from gateway.postprocess import Logits, top_predictions
+
+STEPS: Final = Preprocessing(resize=Size(height=224, width=224), resample="bilinear")
+MAX_PIXELS: Final = 64_000_000
+MAX_BATCH: Final = 64
+
+torch.set_num_threads(1)
+app = FastAPI()
+_labels = tuple(PRESETS["vit-tiny"].config["id2label"].values())
+_graph = torch.jit.load(os.environ["GRAPH"]).eval()  # type: ignore[no-untyped-call]  # torch's
+_decoders = ThreadPoolExecutor(int(os.environ.get("THREADS", "2")))
+_model = ThreadPoolExecutor(1)
+
+
+@torch.inference_mode()
+def _forward(images: Sequence[Pixels]) -> list[Logits]:
+    return list(_graph(torch.from_numpy(np.stack(images))).numpy())
+
+
+async def _infer(images: Sequence[Pixels]) -> list[Logits]:
+    return await asyncio.get_running_loop().run_in_executor(_model, _forward, images)
+
+
+_batches: PackedCalls[Pixels, Logits] = PackedCalls(_infer, MAX_BATCH, 1)
+
+
+@app.post("/models/{model_id:path}")
+async def classify(request: Request) -> Any:
+    """Labels and scores of an image."""
+    body = await request.body()
+    work = partial(decode, body, STEPS, MAX_PIXELS, "fast")
+    pixels = await asyncio.get_running_loop().run_in_executor(_decoders, work)
+    logits = await _batches.run(pixels)
+    answer = orjson.dumps(top_predictions(logits, _labels, "softmax", 5))
+    return Response(answer, media_type="application/json")

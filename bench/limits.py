@@ -1,0 +1,128 @@
+"""The limits, each alone on the machine: decoding without a server, the graph without a server.
+
+    python -m bench.limits decode PICTURE
+    python -m bench.limits graph MODEL_PT --batch 8 --threads 2 --seconds 3
+
+Prints JSON. A process of its own for each, so that nothing else has warmed or spoilt anything.
+"""
+
+import argparse
+import io
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from time import perf_counter, process_time
+from typing import Final, get_args
+
+import numpy as np
+import torch
+from PIL import Image
+
+from gateway.fast_pixels import DecodeMode
+from gateway.images import decode
+from gateway.modelspec import Preprocessing, Resample, Size
+
+_SIZE: Final = Size(height=224, width=224)
+_MAX_PIXELS: Final = 64_000_000
+_ROUNDS: Final = 7
+
+
+def cpu_ms(work: Callable[[], object], seconds: float) -> float:
+    """CPU milliseconds of one call: the median of a few rounds."""
+    start, calls = perf_counter(), 0
+    while perf_counter() - start < seconds / _ROUNDS:
+        work()
+        calls += 1
+    rounds = []
+    for _ in range(_ROUNDS - 1):
+        before = process_time()
+        for _ in range(calls):
+            work()
+        rounds.append((process_time() - before) * 1000 / calls)
+    return median(rounds)
+
+
+def decode_costs(picture: bytes, seconds: float) -> dict[str, float]:
+    """CPU milliseconds to decode and resize one picture, by way and filter."""
+    costs = {}
+    filters: list[Resample] = ["bilinear", "bicubic"]
+    for resample in filters:
+        steps = Preprocessing(resize=_SIZE, resample=resample)
+        for mode in get_args(DecodeMode):
+
+            def work(steps: Preprocessing = steps, mode: DecodeMode = mode) -> object:
+                return decode(picture, steps, _MAX_PIXELS, mode)
+
+            costs[f"{mode} {resample}"] = cpu_ms(work, seconds)
+    costs |= _candidates(picture, seconds)
+    return costs
+
+
+def _candidates(picture: bytes, seconds: float) -> dict[str, float]:
+    """Other pairs that were candidates for `fast`, bilinear."""
+    import simplejpeg  # noqa: PLC0415 - measured here only
+
+    shape = (_SIZE.height, _SIZE.width)
+
+    def pillow_resize() -> object:
+        return np.asarray(Image.fromarray(simplejpeg.decode_jpeg(picture)).resize(shape, 2))
+
+    def torch_resize() -> object:
+        pixels = torch.from_numpy(simplejpeg.decode_jpeg(picture)).permute(2, 0, 1)[None]
+        small = torch.nn.functional.interpolate(pixels, shape, mode="bilinear", antialias=True)
+        return small[0].permute(1, 2, 0).contiguous().numpy()
+
+    def pillow_decode() -> object:
+        return Image.open(io.BytesIO(picture)).load()
+
+    torch.set_num_threads(1)
+    return {
+        "simplejpeg + Pillow": cpu_ms(pillow_resize, seconds),
+        "simplejpeg + torch": cpu_ms(torch_resize, seconds),
+        "Pillow, decoding alone": cpu_ms(pillow_decode, seconds),
+        "simplejpeg, decoding alone": cpu_ms(lambda: simplejpeg.decode_jpeg(picture), seconds),
+    }
+
+
+def graph_speed(path: Path, batch: int, threads: int, seconds: float) -> dict[str, float]:
+    """Images a second and milliseconds a call of a frozen graph, the best device there is."""
+    torch.set_num_threads(threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        graph = torch.jit.load(str(path), map_location=device).eval()  # type: ignore[no-untyped-call]  # torch's
+        pixels = torch.randint(0, 256, (batch, 224, 224, 3), dtype=torch.uint8)
+
+        def call() -> float:
+            start = perf_counter()
+            graph(pixels.to(device)).cpu()
+            return perf_counter() - start
+
+        for _ in range(3):
+            call()
+        times: list[float] = []
+        while sum(times) < seconds or len(times) < 3:
+            times.append(call())
+    return {"images_per_s": batch * len(times) / sum(times), "p50_ms": median(times) * 1000}
+
+
+def main() -> None:
+    """Measure one limit."""
+    parser = argparse.ArgumentParser(description="Measure a limit.")
+    parser.add_argument("what", choices=["decode", "graph"])
+    parser.add_argument("path", type=Path)
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=1.5)
+    options = parser.parse_args()
+    if options.what == "decode":
+        print(json.dumps(decode_costs(options.path.read_bytes(), options.seconds)))
+    else:
+        speed = graph_speed(options.path, options.batch, options.threads, options.seconds)
+        print(json.dumps(speed))
+
+
+if __name__ == "__main__":
+    main()

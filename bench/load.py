@@ -1,0 +1,187 @@
+"""A load generator: POST one picture again and again, each time with bytes nobody has seen.
+
+    python -m bench.load URL PICTURE --concurrency 32 --seconds 5
+    python -m bench.load URL PICTURE --rate 200 --seconds 5
+
+With `--concurrency` so many clients each send when they have their answer (closed loop); with
+`--rate` requests leave at their own times, whether the last ones were answered or not (open loop),
+and latency counts from the time a request was due. Plain HTTP/1.1 over kept connections, written
+for little cost of its own, which it reports. Prints JSON.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+from collections import deque
+from itertools import count
+from pathlib import Path
+from time import perf_counter, process_time
+from typing import Final
+from urllib.parse import urlsplit
+
+import uvloop
+
+# Behind a JPEG's or PNG's end, where no decoder looks: every request is another image to a cache.
+_SUFFIX_BYTES: Final = 8
+# Requests of an open loop that are under way at once; past it the server is hopelessly behind.
+_MAX_UNDER_WAY: Final = 2000
+_GIVE_UP_S: Final = 60.0
+
+
+class Connection(asyncio.Protocol):
+    """One kept connection, one request at a time."""
+
+    def __init__(self) -> None:
+        self._buffer = b""
+        self._left = -1
+        self._status = 0
+        self._answer: asyncio.Future[int] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the way out."""
+        self._transport: asyncio.Transport = transport  # type: ignore[assignment]  # TCP's
+
+    def send(self, parts: list[bytes]) -> "asyncio.Future[int]":
+        """Send a request; the future is its status."""
+        self._answer = asyncio.get_running_loop().create_future()
+        self._transport.writelines(parts)
+        return self._answer
+
+    def data_received(self, data: bytes) -> None:
+        """Count the answer's bytes down to its end."""
+        if self._left < 0:
+            self._buffer += data
+            head, found, rest = self._buffer.partition(b"\r\n\r\n")
+            if not found:
+                return
+            self._status = int(head[9:12])
+            lower = head.lower()
+            at = lower.index(b"content-length:") + 15
+            self._left = int(lower[at:].partition(b"\r\n")[0]) - len(rest)
+            self._buffer = b""
+        else:
+            self._left -= len(data)
+        if self._left <= 0 and self._answer is not None:
+            self._left = -1
+            self._answer.set_result(self._status)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """A request under way fails."""
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(exc or ConnectionError("the server closed the connection"))
+
+
+class Load:
+    """One run against one URL."""
+
+    def __init__(self, url: str, picture: bytes) -> None:
+        parts = urlsplit(url)
+        self._host, self._port = parts.hostname or "", parts.port or 80
+        length = len(picture) + _SUFFIX_BYTES
+        self._head = (
+            f"POST {parts.path or '/'} HTTP/1.1\r\nHost: {parts.netloc}\r\n"
+            f"Content-Type: image/jpeg\r\nContent-Length: {length}\r\n\r\n"
+        ).encode()
+        self._picture = picture
+        self._numbers = count(int.from_bytes(os.urandom(4)) << 24)
+        self.latencies_s: list[float] = []
+        self.errors = 0
+
+    async def connect(self) -> Connection:
+        """A new connection."""
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_connection(Connection, self._host, self._port)
+        return connection
+
+    async def post(self, connection: Connection, due: float) -> None:
+        """One request; its latency counts from `due`."""
+        suffix = next(self._numbers).to_bytes(_SUFFIX_BYTES)
+        try:
+            status = await connection.send([self._head, self._picture, suffix])
+        except OSError:
+            status = 0
+        if status == 200:
+            self.latencies_s.append(perf_counter() - due)
+        else:
+            self.errors += 1
+
+    async def closed(self, concurrency: int, seconds: float, requests: int | None) -> None:
+        """So many clients until the time is over or all requests are sent."""
+        end = perf_counter() + seconds
+        left = requests if requests is not None else 1 << 62
+
+        async def client() -> None:
+            nonlocal left
+            connection = await self.connect()
+            while left > 0 and (now := perf_counter()) < end:
+                left -= 1
+                await self.post(connection, now)
+
+        await asyncio.gather(*(client() for _ in range(concurrency)))
+
+    async def open(self, rate: float, seconds: float) -> None:
+        """Requests at their times; one that finds no free connection opens another."""
+        idle: deque[Connection] = deque()
+        start = perf_counter()
+        tasks: set[asyncio.Task[None]] = set()
+
+        async def one(due: float) -> None:
+            connection = idle.popleft() if idle else await self.connect()
+            await self.post(connection, due)
+            idle.append(connection)
+
+        for n in range(int(rate * seconds)):
+            due = start + n / rate
+            await asyncio.sleep(max(0.0, due - perf_counter()))
+            if len(tasks) >= _MAX_UNDER_WAY:
+                self.errors += 1
+                continue
+            task = asyncio.create_task(one(due))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+        if tasks:
+            await asyncio.wait(tasks, timeout=_GIVE_UP_S)
+        self.errors += len(tasks)
+
+
+def quantile(values: list[float], share: float) -> float:
+    """The value below which that share of the sorted values lies; NaN for none."""
+    if not values:
+        return float("nan")
+    return values[min(len(values) - 1, int(share * len(values)))]
+
+
+def main() -> None:
+    """Run one load and print what came of it."""
+    parser = argparse.ArgumentParser(description="Load one URL.")
+    parser.add_argument("url")
+    parser.add_argument("picture", type=Path)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--requests", type=int)
+    kind = parser.add_mutually_exclusive_group(required=True)
+    kind.add_argument("--concurrency", type=int)
+    kind.add_argument("--rate", type=float)
+    options = parser.parse_args()
+    load = Load(options.url, options.picture.read_bytes())
+    start, cpu = perf_counter(), process_time()
+    if options.rate is not None:
+        uvloop.run(load.open(options.rate, options.seconds))
+    else:
+        uvloop.run(load.closed(options.concurrency, options.seconds, options.requests))
+    seconds = perf_counter() - start
+    answered = sorted(load.latencies_s)
+    report = {
+        "seconds": seconds,
+        "answered": len(answered),
+        "errors": load.errors,
+        "requests_per_s": len(answered) / seconds,
+        "p50_ms": quantile(answered, 0.5) * 1000,
+        "p99_ms": quantile(answered, 0.99) * 1000,
+        "own_cpu_ms_per_request": (process_time() - cpu) * 1000 / max(1, len(answered)),
+    }
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()

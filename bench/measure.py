@@ -1,0 +1,92 @@
+"""One measurement: a load against a server, with what it cost and how Triton batched."""
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.request import ProxyHandler, build_opener
+
+from bench.servers import Server
+
+_TIMEOUT_S: Final = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What one load showed."""
+
+    server: str
+    answered: int
+    errors: int
+    requests_per_s: float
+    p50_ms: float
+    p99_ms: float
+    cpu_ms: dict[str, float]
+    """CPU milliseconds a request by kind of process."""
+    client_cpu_ms: float
+    """The load generator's own."""
+    resident_mb: dict[str, float]
+    mean_batch: float | None
+    """Images in one execution, by Triton's count."""
+    mean_call: float | None
+    """Images in one request to Triton."""
+
+
+def measure(server: Server, model_id: str, picture: Path, load: list[str]) -> Measured:
+    """Run `bench.load` with these arguments and look at both sides of it."""
+    before, counts = server.usage(), _triton_counts(server, model_id)
+    report = run_json(["-m", "bench.load", f"{server.url}/models/{model_id}", str(picture), *load])
+    after, counts_after = server.usage(), _triton_counts(server, model_id)
+    answered = max(1, int(report["answered"]))
+    infers, executions, calls = (b - a for a, b in zip(counts, counts_after, strict=True))
+    return Measured(
+        server=server.name,
+        answered=int(report["answered"]),
+        errors=int(report["errors"]),
+        requests_per_s=report["requests_per_s"],
+        p50_ms=report["p50_ms"],
+        p99_ms=report["p99_ms"],
+        cpu_ms={
+            kind: (seconds - before.get(kind, (0.0, 0))[0]) * 1000 / answered
+            for kind, (seconds, _) in after.items()
+        },
+        client_cpu_ms=report["own_cpu_ms_per_request"],
+        resident_mb={kind: resident / 1e6 for kind, (_, resident) in after.items()},
+        mean_batch=infers / executions if executions else None,
+        mean_call=infers / calls if calls else None,
+    )
+
+
+def run_json(arguments: list[str]) -> dict[str, Any]:
+    """The JSON that a program of ours prints."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=_TIMEOUT_S,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise SystemExit(f"bench: {' '.join(arguments)} failed:\n{done.stderr}")
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
+
+
+def _triton_counts(server: Server, model_id: str) -> tuple[int, int, int]:
+    """Images, executions and requests of a model since Triton started; zeros without Triton."""
+    if server.triton_metrics_url is None:
+        return 0, 0, 0
+    with build_opener(ProxyHandler({})).open(server.triton_metrics_url, timeout=10) as answer:
+        text = answer.read().decode()
+    name = model_id.replace("/", "--")
+
+    def value(metric: str) -> int:
+        match = re.search(rf'^{metric}{{model="{name}",version="1"}} (\d+)', text, re.MULTILINE)
+        return int(match[1]) if match else 0
+
+    metrics = ("nv_inference_count", "nv_inference_exec_count", "nv_inference_request_success")
+    images, executions, calls = map(value, metrics)
+    return images, executions, calls

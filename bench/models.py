@@ -1,0 +1,90 @@
+"""The models that are measured: a null model that costs nothing, and ViTs with random weights."""
+
+import subprocess
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from exporter.config_pbtxt import parse_pbtxt
+
+NULL: Final = "bench/null"
+TINY: Final = "bench/vit-tiny"
+BASE: Final = "bench/vit-base"
+BASE_BF16: Final = "bench/vit-base-bf16"
+
+_EXPORT_TIMEOUT_S: Final = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One entry of the bench's model repository."""
+
+    model_id: str
+    preset: str
+    precision: str
+    max_batch_size: int
+
+
+def wanted(*, on_gpu: bool, has_bf16: bool) -> list[Wanted]:
+    """What a run on this machine measures."""
+    precision = "fp16" if on_gpu else "fp32"
+    most = 64 if on_gpu else 16
+    models = [
+        Wanted(NULL, "vit-tiny", precision, 64),
+        Wanted(TINY, "vit-tiny", precision, most),
+        Wanted(BASE, "vit-base", precision, most),
+    ]
+    if has_bf16 and not on_gpu:
+        models.append(Wanted(BASE_BF16, "vit-base", "bf16", most))
+    return models
+
+
+def entry_of(repository: Path, model_id: str) -> Path:
+    """Folder of a model in a repository."""
+    return repository / model_id.replace("/", "--")
+
+
+def graph_of(repository: Path, model_id: str) -> Path:
+    """Its `model.pt`."""
+    return entry_of(repository, model_id) / "1" / "model.pt"
+
+
+def prepare(repository: Path, models: list[Wanted]) -> None:
+    """Export what the repository lacks; minutes the first time."""
+    for model in models:
+        if graph_of(repository, model.model_id).exists():
+            continue
+        print(f"bench: exporting {model.model_id}", file=sys.stderr, flush=True)
+        argv = [sys.executable, "-m", "deploy.local.cli", "export", model.preset]
+        arguments = ["--init", "random", "--name", model.model_id, "--output", str(repository)]
+        size = ["--precision", model.precision, "--max-batch-size", str(model.max_batch_size)]
+        subprocess.run([*argv, *arguments, *size], check=True, timeout=_EXPORT_TIMEOUT_S)
+        if model.model_id == NULL:
+            _make_null(repository)
+
+
+def null_logits(labels: int) -> torch.Tensor:
+    """What the null model answers, `(1, labels)`: all different, so that ranking has its work."""
+    return torch.randn(1, labels, generator=torch.Generator().manual_seed(0))
+
+
+class _Constant(torch.nn.Module):
+    def __init__(self, labels: int) -> None:
+        super().__init__()
+        self.logits = torch.nn.Parameter(null_logits(labels), requires_grad=False)
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        return self.logits.expand(pixel_values.shape[0], -1).contiguous()
+
+
+def _make_null(repository: Path) -> None:
+    """Put a graph that returns constants in the place of the exported one."""
+    config = parse_pbtxt((entry_of(repository, NULL) / "config.pbtxt").read_text())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        graph = torch.jit.script(_Constant(config.output[0].dims[0]).eval())
+        torch.jit.save(graph, str(graph_of(repository, NULL)))

@@ -1,0 +1,235 @@
+"""What a run comes to: ratios against the figures that are promised, then absolutes."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+import matplotlib as mpl
+from matplotlib import pyplot as plt
+
+OURS: Final = "vitriton"
+_IN_PROCESS: Final = "FastAPI, tuned, in process"
+_STACK: Final = ("gateway", "tritonserver", "stub")
+_COLORS: Final = {
+    "gateway": "#2b6cb0",
+    "tritonserver": "#38a169",
+    "stub": "#dd6b20",
+    "server": "#718096",
+}
+_MARKDOWN: Final = "| {} | {} | {} | {} |"
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """A figure that the project promises, and what was measured."""
+
+    what: str
+    measured: float
+    bound: float
+    is_at_most: bool
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the measured figure is on the right side."""
+        return self.measured <= self.bound if self.is_at_most else self.measured >= self.bound
+
+
+def _at_most(what: str, measured: float, bound: float) -> Promise:
+    return Promise(what, measured, bound, is_at_most=True)
+
+
+def _at_least(what: str, measured: float, bound: float) -> Promise:
+    return Promise(what, measured, bound, is_at_most=False)
+
+
+def middle(rounds: list[dict[str, Any]], value: Callable[[dict[str, Any]], float]) -> float:
+    """Median over the rounds."""
+    return median(value(round_) for round_ in rounds)
+
+
+def promises(report: dict[str, Any]) -> list[Promise]:
+    """All figures of the run that have a bound."""
+    floor = min(report["decoding"]["small"]["fast bilinear"], *_allowed(report))
+    null = report["null"]
+    ours = null["rounds"][OURS]
+    speeds = {n: middle(r, lambda m: m["requests_per_s"]) for n, r in null["rounds"].items()}
+    pipeline = max(speed for name, speed in speeds.items() if "pipeline" in name)
+    gateway = middle(ours, lambda m: m["cpu_ms"]["gateway"])
+    stack = middle(ours, _stack_cpu)
+    modes = {
+        mode: middle(rounds, lambda m: m["cpu_ms"]["gateway"])
+        for mode, rounds in report["image_modes"].items()
+    }
+    memory = null["memory"]
+    tuned = speeds[_IN_PROCESS]
+    fast, scaled = (modes[mode] / modes["reference"] for mode in ("fast", "scaled"))
+    growth = memory["end_mb"] - memory["half_way_mb"]
+    found = [
+        _at_most("null model: CPU of the gateway / floor of decoding", gateway / floor, 1.4),
+        _at_most("null model: CPU of gateway, Triton, stub / floor", stack / floor, 1.7),
+        _at_least("null model: requests/s / FastAPI + pipeline", speeds[OURS] / pipeline, 2.5),
+        _at_least("null model: requests/s / tuned, in process", speeds[OURS] / tuned, 0.9),
+        _at_least("ViT-tiny: images/s / the graph alone", _share(report["tiny"]), 0.95),
+        _at_least("ViT-base: images/s / the graph alone", _share(report["base"]), 0.95),
+        _at_most("ViT-tiny, one client: p50 beyond the graph's, ms", _beyond(report["tiny"]), 4),
+        _at_most("4000x3000: CPU of fast / reference", fast, 0.6),
+        _at_most("4000x3000: CPU of scaled / reference", scaled, 0.2),
+        _at_most("gateway after 10,000 requests, MB resident", memory["end_mb"], 180),
+        _at_most("its growth over the last half, MB", growth, 5),
+    ]
+    if "base_bf16" in report:
+        gain = _speed(report["base_bf16"]) / _speed(report["base"])
+        found.append(_at_least("ViT-base: bf16 / fp32, images/s", gain, 1.6))
+    return found
+
+
+def _allowed(report: dict[str, Any]) -> Iterator[float]:
+    """Other pairs within the tolerance of `fast`."""
+    small = report["decoding"]["small"]
+    yield small["simplejpeg + torch"]
+    yield small["simplejpeg + Pillow"]
+
+
+def _stack_cpu(measured: dict[str, Any]) -> float:
+    return float(sum(measured["cpu_ms"].get(kind, 0.0) for kind in _STACK))
+
+
+def _speed(model: dict[str, Any]) -> float:
+    return middle(model["rounds"], lambda m: m["requests_per_s"])
+
+
+def _share(model: dict[str, Any]) -> float:
+    """Median of the ratios within a round: what the machine does in one, it does to both."""
+    pairs = zip(model["rounds"], model["graph_images_per_s"], strict=True)
+    return float(median(ours["requests_per_s"] / alone for ours, alone in pairs))
+
+
+def _beyond(model: dict[str, Any]) -> float:
+    return float(model["one_client"]["p50_ms"] - model["graph_single_ms"])
+
+
+def write_report(folder: Path, name: str, report: dict[str, Any]) -> None:
+    """Write `NAME.json`, `NAME.md` and `NAME.png`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n")
+    (folder / f"{name}.md").write_text("\n".join(markdown(name, report)) + "\n")
+    _draw(folder / f"{name}.png", report)
+
+
+def markdown(name: str, report: dict[str, Any]) -> Iterator[str]:
+    """The report as a page."""
+    yield f"# Measured on {report['date']}"
+    yield ""
+    yield ", ".join(f"{key} {value}" for key, value in report["machine"].items()) + "."
+    yield "Ratios hold elsewhere better than absolutes; all are medians of interleaved rounds."
+    yield f"\n![CPU a request, null model]({name}.png)\n"
+    yield "## Promises\n"
+    yield _MARKDOWN.format("figure", "measured", "promised", "kept")
+    yield "|---|---|---|---|"
+    for promise in promises(report):
+        sign = "≤" if promise.is_at_most else "≥"
+        kept = "yes" if promise.is_kept else "**no**"
+        yield _MARKDOWN.format(
+            promise.what, f"{promise.measured:.2f}", f"{sign} {promise.bound:g}", kept
+        )
+    yield from _null_table(report)
+    yield from _model_tables(report)
+    yield from _decode_tables(report)
+
+
+def _null_table(report: dict[str, Any]) -> Iterator[str]:
+    yield "\n## Null model, 500x375 JPEG, 32 clients\n"
+    yield (
+        "| server | requests/s | p50 ms | p99 ms | CPU ms a request | images a call"
+        " | images a batch | MB resident | errors |"
+    )
+    yield "|---|---|---|---|---|---|---|---|---|"
+    null = report["null"]
+    rows = list(null["rounds"].items())
+    rows.append((f"{OURS}, one client", [null["one_client"]]))
+    rows.append((f"{OURS}, open loop at {null['open_loop']['rate']:.0f}/s", [null["open_loop"]]))
+    for server, rounds in rows:
+        yield _row(server, rounds)
+    client = middle(null["rounds"][OURS], lambda m: m["client_cpu_ms"])
+    yield f"\nThe load generator itself takes {client:.3f} ms of CPU a request."
+
+
+def _row(server: str, rounds: list[dict[str, Any]]) -> str:
+    def text(key: str, form: str) -> str:
+        values = [m[key] for m in rounds if m[key] is not None]
+        return format(median(values), form) if values else "–"
+
+    kinds = {kind for m in rounds for kind, cpu in m["cpu_ms"].items() if cpu > 0.01}
+    cpu = ", ".join(
+        f"{kind} {middle(rounds, lambda m, k=kind: m['cpu_ms'].get(k, 0.0)):.2f}"  # type: ignore[misc]  # k
+        for kind in sorted(kinds)
+    )
+    resident = sum(rounds[-1]["resident_mb"].values())
+    return (
+        f"| {server} | {text('requests_per_s', '.0f')} | {text('p50_ms', '.1f')}"
+        f" | {text('p99_ms', '.1f')} | {cpu} | {text('mean_call', '.1f')}"
+        f" | {text('mean_batch', '.1f')} | {resident:.0f} | {sum(m['errors'] for m in rounds)} |"
+    )
+
+
+def _model_tables(report: dict[str, Any]) -> Iterator[str]:
+    yield "\n## Models with random weights, 32 clients\n"
+    yield (
+        "| model | images/s | graph alone, images/s | its batch and threads | images a batch"
+        " | one client: p50 ms | graph alone, one image: ms |"
+    )
+    yield "|---|---|---|---|---|---|---|"
+    for key in ("tiny", "base", "base_bf16"):
+        if key not in report:
+            continue
+        model = report[key]
+        setting = model["graph_setting"]
+        batch = middle(model["rounds"], lambda m: m["mean_batch"])
+        yield (
+            f"| {key} | {_speed(model):.1f} | {median(model['graph_images_per_s']):.1f}"
+            f" | {setting['batch']:g} x {setting['threads']:g} | {batch:.1f}"
+            f" | {model['one_client']['p50_ms']:.1f} | {model['graph_single_ms']:.1f} |"
+        )
+
+
+def _decode_tables(report: dict[str, Any]) -> Iterator[str]:
+    yield "\n## Decoding and resizing to 224x224 alone, CPU ms\n"
+    yield "| way | 500x375 | 4000x3000 |"
+    yield "|---|---|---|"
+    small, large = report["decoding"]["small"], report["decoding"]["large"]
+    for way, cost in small.items():
+        yield f"| {way} | {cost:.2f} | {large[way]:.1f} |"
+    yield "\n## Image modes against `transformers.pipeline`\n"
+    yield (
+        "| case | mode | pictures | max pixel difference | mean | max \\|Δscore\\|"
+        " | best label the same |"
+    )
+    yield "|---|---|---|---|---|---|---|"
+    for row in report["accuracy"]:
+        yield (
+            f"| {row['case']} | {row['mode']} | {row['pictures']}"
+            f" | {row['max_pixel_difference']} | {row['mean_pixel_difference']:.3f}"
+            f" | {row['max_abs_score_difference']:.1e} | {row['top1_agreement']:.1%} |"
+        )
+
+
+def _draw(path: Path, report: dict[str, Any]) -> None:
+    """Stacked CPU a request by kind of process, with the floor as a line."""
+    mpl.use("Agg")
+    rounds = report["null"]["rounds"]
+    names = list(rounds)
+    figure, axes = plt.subplots(figsize=(9, 3.4), layout="constrained")
+    left = [0.0] * len(names)
+    for kind, color in _COLORS.items():
+        costs = [middle(rounds[n], lambda m, k=kind: m["cpu_ms"].get(k, 0.0)) for n in names]  # type: ignore[misc]  # k
+        axes.barh(names, costs, left=left, color=color, label=kind)
+        left = [a + b for a, b in zip(left, costs, strict=True)]
+    floor = report["decoding"]["small"]["fast bilinear"]
+    axes.axvline(floor, color="#c53030", linestyle="--", label="decode + resize alone")
+    axes.set_xlabel("CPU milliseconds a request, null model, 500x375 JPEG, 32 clients")
+    axes.invert_yaxis()
+    axes.legend(loc="lower right")
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,200 @@
+"""`make bench`: the whole comparison, on this machine, in one run.
+
+Servers run one beside the other and are loaded in turn, round by round, so that what the machine
+does to one it does to all; ratios are what counts. Writes JSON, Markdown and a picture.
+"""
+
+import argparse
+import contextlib
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from time import monotonic
+from typing import Any, Final, get_args
+
+import torch
+
+from bench.machine import machine
+from bench.measure import Measured, measure, run_json
+from bench.models import BASE, BASE_BF16, NULL, TINY, graph_of, prepare, wanted
+from bench.pictures import LARGE, SMALL, write_picture
+from bench.report import write_report
+from bench.servers import Server, in_process_baseline, pipeline_baseline, vitriton
+from exporter.precision import cpu_has_bf16
+from gateway.cpus import available_cpus
+from gateway.fast_pixels import DecodeMode
+
+ROUNDS: Final = 3
+CONCURRENCY: Final = 32
+SECONDS: Final = 4.0
+MEMORY_REQUESTS: Final = 10_000
+_OPEN_LOOP_SHARE: Final = 0.5
+_WORK: Final = Path("bench/.work")
+_DEMO: Final = Path("demo/checkpoint")
+
+
+def say(what: str) -> None:
+    """Progress, on standard error."""
+    print(f"bench: {what}", file=sys.stderr, flush=True)
+
+
+def closed(concurrency: int, seconds: float = SECONDS) -> list[str]:
+    """Arguments of a closed loop."""
+    return ["--concurrency", str(concurrency), "--seconds", str(seconds)]
+
+
+def decoding(small: Path, large: Path) -> dict[str, Any]:
+    """CPU milliseconds of decoding and resizing, with no server around."""
+    say("the limit of decoding")
+    return {
+        "small": run_json(["-m", "bench.limits", "decode", str(small)]),
+        "large": run_json(["-m", "bench.limits", "decode", str(large)]),
+    }
+
+
+def null_model(repository: Path, small: Path) -> dict[str, Any]:
+    """Everything but the model: ours, and what one would write instead."""
+    cpus = available_cpus()
+    with contextlib.ExitStack() as stack:
+        enter = stack.enter_context
+        work = Path(enter(tempfile.TemporaryDirectory(prefix="vitriton-bench-")))
+        say("starting the servers of the null model")
+        ours = enter(vitriton([NULL], repository, work))
+        servers = [
+            ours,
+            enter(in_process_baseline(repository, cpus)),
+            enter(pipeline_baseline(1, cpus)),
+            enter(pipeline_baseline(cpus, 1)),
+        ]
+        for server in servers:
+            measure(server, NULL, small, closed(CONCURRENCY, 2.0))
+        rounds: dict[str, list[Measured]] = {server.name: [] for server in servers}
+        for n in range(ROUNDS):
+            say(f"null model, round {n + 1} of {ROUNDS}")
+            for server in servers:
+                rounds[server.name].append(measure(server, NULL, small, closed(CONCURRENCY)))
+        say("null model, one client, and an open loop")
+        alone = measure(ours, NULL, small, closed(1))
+        rate = _OPEN_LOOP_SHARE * median(m.requests_per_s for m in rounds[ours.name])
+        opened = measure(ours, NULL, small, ["--rate", f"{rate:.0f}", "--seconds", str(SECONDS)])
+        return {
+            "rounds": {name: [asdict(m) for m in found] for name, found in rounds.items()},
+            "one_client": asdict(alone),
+            "open_loop": {"rate": rate, **asdict(opened)},
+            "memory": _memory(ours, small),
+        }
+
+
+def _memory(server: Server, small: Path) -> dict[str, float]:
+    """Resident megabytes of the gateway before, half-way and after many requests."""
+    say(f"memory over {MEMORY_REQUESTS} requests")
+    half = ["--requests", str(MEMORY_REQUESTS // 2), "--concurrency", str(CONCURRENCY)]
+    halves = [measure(server, NULL, small, [*half, "--seconds", "120"]) for _ in range(2)]
+    answered = sum(m.answered for m in halves)
+    first, second = (m.resident_mb["gateway"] for m in halves)
+    return {"requests": answered, "half_way_mb": first, "end_mb": second}
+
+
+def real_model(repository: Path, model_id: str, small: Path, seconds: float) -> dict[str, Any]:
+    """A ViT behind the whole stack against its graph alone at its best setting."""
+    say(f"{model_id}: the graph alone")
+    path = graph_of(repository, model_id)
+    best = max(_settings(path), key=lambda s: s["images_per_s"])
+    alone = min(_settings(path, batches=(1,)), key=lambda s: s["p50_ms"])
+    raw: list[float] = []
+    stack: list[Measured] = []
+    with (
+        tempfile.TemporaryDirectory(prefix="vitriton-bench-") as work,
+        vitriton([model_id], repository, Path(work)) as server,
+    ):
+        measure(server, model_id, small, closed(CONCURRENCY, seconds))
+        for n in range(ROUNDS):
+            say(f"{model_id}, round {n + 1} of {ROUNDS}")
+            raw.append(_graph(path, best, seconds)["images_per_s"])
+            stack.append(measure(server, model_id, small, closed(CONCURRENCY, seconds)))
+        single = _graph(path, alone, 2.0)
+        one = measure(server, model_id, small, closed(1, seconds))
+    return {
+        "graph_setting": best,
+        "graph_images_per_s": raw,
+        "rounds": [asdict(m) for m in stack],
+        "graph_single_ms": single["p50_ms"],
+        "one_client": asdict(one),
+    }
+
+
+def _settings(path: Path, batches: tuple[int, ...] = (1, 4, 8, 16)) -> list[dict[str, float]]:
+    threads = [1] if torch.cuda.is_available() else sorted({1, available_cpus()})
+    return [
+        {"batch": batch, "threads": n} | _graph(path, {"batch": batch, "threads": n}, 1.0)
+        for batch in batches
+        for n in threads
+    ]
+
+
+def _graph(path: Path, setting: dict[str, float], seconds: float) -> dict[str, float]:
+    arguments = ["--batch", f"{setting['batch']:g}", "--threads", f"{setting['threads']:g}"]
+    return run_json(
+        ["-m", "bench.limits", "graph", str(path), *arguments, "--seconds", str(seconds)]
+    )
+
+
+def image_modes(repository: Path, large: Path) -> dict[str, Any]:
+    """CPU of the gateway for a large photograph, by image mode."""
+    found: dict[str, list[Measured]] = {mode: [] for mode in get_args(DecodeMode)}
+    with contextlib.ExitStack() as stack:
+        say("image modes, 4000x3000")
+        servers = {mode: stack.enter_context(_gateway(mode, repository)) for mode in found}
+        for _ in range(ROUNDS):
+            for mode, server in servers.items():
+                found[mode].append(measure(server, NULL, large, closed(4, 3.0)))
+    return {mode: [asdict(m) for m in rounds] for mode, rounds in found.items()}
+
+
+@contextmanager
+def _gateway(mode: str, repository: Path) -> Iterator[Server]:
+    with (
+        tempfile.TemporaryDirectory(prefix="vitriton-bench-") as work,
+        vitriton([NULL], repository, Path(work), GATEWAY_DECODE=mode) as server,
+    ):
+        yield server
+
+
+def main() -> None:
+    """Measure everything and write the report."""
+    parser = argparse.ArgumentParser(description="Measure Vitriton and its limits.")
+    parser.add_argument("--name", default="cpu", help="the report is bench/results/NAME.*")
+    parser.add_argument("--gpu", action="store_true", help="demand a GPU")
+    options = parser.parse_args()
+    if options.gpu and not torch.cuda.is_available():
+        raise SystemExit("bench: there is no NVIDIA GPU here; `make bench` measures the CPU")
+    has_bf16 = cpu_has_bf16() and not options.gpu
+    repository = (_WORK / ("models-gpu" if options.gpu else "models")).resolve()
+    prepare(repository, wanted(on_gpu=options.gpu, has_bf16=has_bf16))
+    small, large = (write_picture(_WORK, size).resolve() for size in (SMALL, LARGE))
+    start = monotonic()
+    report: dict[str, Any] = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": machine(),
+        "decoding": decoding(small, large),
+        "null": null_model(repository, small),
+        "tiny": real_model(repository, TINY, small, SECONDS),
+        "base": real_model(repository, BASE, small, 2 * SECONDS),
+        "image_modes": image_modes(repository, large),
+    }
+    if has_bf16:
+        report["base_bf16"] = real_model(repository, BASE_BF16, small, SECONDS)
+    say("accuracy of the image modes")
+    report["accuracy"] = run_json(["-m", "bench.accuracy", "--demo", str(_DEMO)])["rows"]
+    report["seconds"] = monotonic() - start
+    write_report(Path("bench/results"), options.name, report)
+    say(f"done in {report['seconds']:.0f} s: bench/results/{options.name}.md")
+
+
+if __name__ == "__main__":
+    main()

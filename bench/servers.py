@@ -1,0 +1,123 @@
+"""The servers that are measured, and what their processes have used."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Final
+from urllib.error import URLError
+from urllib.request import ProxyHandler, build_opener
+
+import psutil
+
+from bench.models import NULL, graph_of
+from deploy.local.triton_server import free_ports
+from tests.stack import Stack, running_stack
+
+_START_TIMEOUT_S: Final = 120.0
+_STOP_TIMEOUT_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server that answers `POST /models/{id}`."""
+
+    name: str
+    url: str
+    pid: int
+    """Of the process that everything it uses is below of."""
+    triton_metrics_url: str | None = None
+
+    def usage(self) -> dict[str, tuple[float, int]]:
+        """CPU seconds so far and resident bytes by kind of process."""
+        top = psutil.Process(self.pid)
+        found: dict[str, tuple[float, int]] = {}
+        for process in (top, *top.children(recursive=True)):
+            times = process.cpu_times()
+            seconds, resident = found.get(kind := _kind(process), (0.0, 0))
+            found[kind] = (
+                seconds + times.user + times.system,
+                resident + process.memory_info().rss,
+            )
+        return found
+
+
+def _kind(process: psutil.Process) -> str:
+    argv = process.cmdline()
+    if "tritonserver" in process.name():
+        return "tritonserver"
+    if any("triton_python_backend_stub" in word for word in argv):
+        return "stub"
+    if "deploy.local.cli" in argv or any(word.endswith("vitriton") for word in argv):
+        return "runner"
+    return "gateway" if "gateway" in argv or "multiprocessing" in " ".join(argv) else "server"
+
+
+@contextmanager
+def vitriton(models: list[str], repository: Path, work: Path, **settings: str) -> Iterator[Server]:
+    """`vitriton serve`, as a user starts it."""
+    with running_stack(models, repository, work, GATEWAY_LOG_LEVEL="warning", **settings) as stack:
+        yield _of_stack("vitriton", stack)
+
+
+def _of_stack(name: str, stack: Stack) -> Server:
+    return Server(name, stack.url, stack.process.pid, stack.triton_metrics_url)
+
+
+@contextmanager
+def uvicorn(name: str, app: str, workers: int, **environment: str) -> Iterator[Server]:
+    """A baseline, under uvicorn with uvloop and httptools."""
+    port = free_ports(1)[0]
+    argv = [sys.executable, "-m", "uvicorn", app, "--port", str(port), "--workers", str(workers)]
+    with subprocess.Popen(
+        [*argv, "--loop", "uvloop", "--http", "httptools", "--no-access-log"],
+        env=os.environ | environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        try:
+            url = f"http://127.0.0.1:{port}"
+            _wait_until_up(url, process)
+            yield Server(name, url, process.pid)
+        finally:
+            process.terminate()
+            process.wait(_STOP_TIMEOUT_S)
+
+
+def _wait_until_up(url: str, process: "subprocess.Popen[bytes]") -> None:
+    opener = build_opener(ProxyHandler({}))
+    deadline = monotonic() + _START_TIMEOUT_S
+    while monotonic() < deadline:
+        if process.poll() is not None:
+            raise SystemExit(f"bench: the server of {url} ended with code {process.returncode}")
+        try:
+            with opener.open(f"{url}/openapi.json", timeout=1):
+                return
+        except (URLError, OSError):
+            continue
+    raise SystemExit(f"bench: no server at {url} after {_START_TIMEOUT_S:g} s")
+
+
+def pipeline_baseline(workers: int, threads: int) -> AbstractContextManager[Server]:
+    """FastAPI with `transformers.pipeline`."""
+    return uvicorn(
+        f"FastAPI + pipeline, {workers} workers x {threads} threads",
+        "bench.baselines.pipeline_app:app",
+        workers,
+        THREADS=str(threads),
+    )
+
+
+def in_process_baseline(repository: Path, threads: int) -> AbstractContextManager[Server]:
+    """FastAPI with the same graph, decoder and batching in one process."""
+    return uvicorn(
+        "FastAPI, tuned, in process",
+        "bench.baselines.in_process_app:app",
+        1,
+        THREADS=str(threads),
+        GRAPH=str(graph_of(repository, NULL)),
+    )
