@@ -1,5 +1,6 @@
 """Composition root: what the service is made of. Read this first."""
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, Final
@@ -12,9 +13,10 @@ from starlette.types import ASGIApp
 from gateway import __version__
 from gateway.classifier import ImageClassifier
 from gateway.errors import GatewayError
-from gateway.logs import RequestLog, log
-from gateway.metrics import Metrics, RequestMetrics
+from gateway.logs import log
+from gateway.metrics import Metrics
 from gateway.models import ModelDirectory
+from gateway.observed import Observed
 from gateway.rendering import render_gateway_error, render_http_error, render_unexpected_error
 from gateway.routes import ROUTES, Dispatch
 from gateway.settings import Settings
@@ -27,7 +29,19 @@ _EXPOSED_HEADERS: Final = (
     *("x-inference-time", "x-sha", "x-inference-id", "x-request-id", "retry-after"),
     "x-error-message",
 )
+_GC_THRESHOLDS: Final = (20_000, 20, 20)
 _PREFLIGHT_MAX_AGE_S: Final = 86_400
+
+
+def _spare_the_collector() -> None:
+    """Have the garbage collector pass what is here for good by, and come less often.
+
+    A request makes hundreds of objects and next to no cycles; at Python's default thresholds the
+    collector takes a twentieth of the process's time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_GC_THRESHOLDS)
 
 
 def create_app(settings: Settings) -> ASGIApp:
@@ -46,6 +60,7 @@ def create_app(settings: Settings) -> ASGIApp:
             classifier = ImageClassifier(settings, triton, models, metrics)
             async with aclosing(classifier):
                 log.info("version %s, settings %s", __version__, settings)
+                _spare_the_collector()
                 yield State(
                     settings=settings,
                     triton=triton,
@@ -71,4 +86,4 @@ def create_app(settings: Settings) -> ASGIApp:
         expose_headers=_EXPOSED_HEADERS,
         max_age=_PREFLIGHT_MAX_AGE_S,
     )
-    return RequestMetrics(RequestLog(cors), metrics)
+    return Observed(cors, metrics)

@@ -1,14 +1,11 @@
 """Prometheus metrics: the only place that counts.
 
-`Metrics` holds the series of one process; `RequestMetrics` is the ASGI middleware that writes
-those of HTTP. Labels are route templates and error classes, never text from a user.
+Labels are route templates and error classes, never text from a user.
 Where several processes share the port, each counts into files of its own in the folder that
 `PROMETHEUS_MULTIPROC_DIR` names, and whichever is asked adds them all up.
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 from typing import Final, Literal, get_args
@@ -22,7 +19,6 @@ from prometheus_client import (
     multiprocess,
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 Stage = Literal["decode", "infer", "postprocess"]
 CacheResult = Literal["hit", "miss", "shared"]
@@ -47,13 +43,13 @@ class Metrics:
         self._folder = os.environ.get(MULTIPROCESS_FOLDER)
         if self._folder is not None:
             _forget_dead_processes(Path(self._folder))
-        self.requests = Counter(
+        self._requests = Counter(
             "gateway_requests",
             "HTTP requests answered, by route template and status code.",
             ["route", "code"],
             registry=self._registry,
         )
-        self.duration = Histogram(
+        self._duration = Histogram(
             "gateway_request_duration_seconds",
             "Time from the request's headers to the end of its answer.",
             ["route"],
@@ -105,14 +101,14 @@ class Metrics:
             registry=self._registry,
         )
 
-    @contextmanager
-    def stage(self, stage: Stage) -> Iterator[None]:
-        """Time one stage of one image; a stage that fails is timed as well."""
-        start = perf_counter()
-        try:
-            yield
-        finally:
-            self._stage_children[stage].observe(perf_counter() - start)
+    def observe_request(self, route: str, code: int, seconds: float) -> None:
+        """One request has its answer."""
+        self._requests.labels(route, code).inc()
+        self._duration.labels(route).observe(seconds)
+
+    def stage(self, stage: Stage) -> "_Timed":
+        """A block that times one stage of one image; a stage that fails is timed as well."""
+        return _Timed(self._stage_children[stage])
 
     def count_images(self, number: int) -> None:
         """So many images have their predictions."""
@@ -139,49 +135,24 @@ class Metrics:
         return generate_latest(registry)
 
 
+class _Timed:
+    """Observes the time of its block; a generator would cost three times as much."""
+
+    __slots__ = ("_series", "_start")
+
+    def __init__(self, series: Histogram) -> None:
+        self._series = series
+
+    def __enter__(self) -> None:
+        self._start = perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._series.observe(perf_counter() - self._start)
+
+
 def _forget_dead_processes(folder: Path) -> None:
     """Take the gauges of processes that have ended out of the sums; what they counted stays."""
     for file in folder.glob("gauge_live*.db"):
         pid = int(file.stem.rpartition("_")[2])
         if not Path(f"/proc/{pid}").exists():
             multiprocess.mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]  # as above
-
-
-class RequestMetrics:
-    """ASGI middleware: count each request and time it, whatever becomes of it."""
-
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self._app = app
-        self._metrics = metrics
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass one connection on; see the class."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        start = perf_counter()
-        code = "500"
-
-        async def note_code(message: Message) -> None:
-            nonlocal code
-            if message["type"] == "http.response.start":
-                code = str(message["status"])
-            await send(message)
-
-        self._metrics.inflight.inc()
-        try:
-            await self._app(scope, receive, note_code)
-        finally:
-            self._metrics.inflight.dec()
-            route = route_template(scope)
-            self._metrics.requests.labels(route, code).inc()
-            self._metrics.duration.labels(route).observe(perf_counter() - start)
-
-
-def route_template(scope: Scope) -> str:
-    """The path as declared, with names in the place of what varies; `unmatched` for any other."""
-    template: str | None = scope.get("template")
-    if template is not None:
-        return template
-    path: str = getattr(scope.get("route"), "path", None) or "unmatched"
-    return path.replace(":path}", "}")

@@ -66,7 +66,7 @@ class Settings(BaseSettings):
     pixels; docs/image-modes.md has the figures."""
     max_inputs: PositiveInt = 32
     """Images in one request whose `inputs` is a list."""
-    cache_bytes: Annotated[int, Field(ge=0)] = 64 * 1024 * 1024
+    cache_bytes: Annotated[int, Field(ge=0)] = 16 * 1024 * 1024
     """Memory of each process for the logits of images seen before; `0` turns the cache off."""
     cache_ttl_s: PositiveFloat = 3600.0
     """How long they are kept, in seconds."""

@@ -1,44 +1,50 @@
 """One call for all who want the same at the same moment."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Hashable
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 
-@dataclass(slots=True)
-class _Call(Generic[V]):
-    task: asyncio.Task[V]
-    waiting: int = 0
+class _CallerGone(Exception):
+    """Whoever made the call was cancelled; another has to make it."""
 
 
 class SharedCalls(Generic[K, V]):
     """Calls in progress by key, within one event loop."""
 
     def __init__(self) -> None:
-        self._calls: dict[K, _Call[V]] = {}
+        self._calls: dict[K, asyncio.Future[V] | None] = {}
 
-    async def run(self, key: K, start: Callable[[], Coroutine[Any, Any, V]]) -> tuple[V, bool]:
-        """The result of the call for `key`, and whether another caller had started it.
+    async def run(self, key: K, call: Callable[[], Awaitable[V]]) -> tuple[V, bool]:
+        """The result of the call for `key`, and whether another caller had made it.
 
-        One caller that goes away does not disturb the others; when all have gone, the call is
-        cancelled. An error is raised to all of them.
+        The first caller makes the call itself, as most have no company. If it is cancelled, one of
+        the others makes it anew. An error is raised to all of them.
         """
-        call = self._calls.get(key)
-        is_shared = call is not None
-        if call is None:
-            call = _Call(asyncio.create_task(start()))
-            self._calls[key] = call
-        call.waiting += 1
+        while key in self._calls:
+            future = self._calls[key]
+            if future is None:
+                future = self._calls[key] = asyncio.get_running_loop().create_future()
+            try:
+                # Shielded: one that leaves must not take the others' result along.
+                return await asyncio.shield(future), True
+            except _CallerGone:
+                continue
+        self._calls[key] = None
         try:
-            return await asyncio.shield(call.task), is_shared
-        finally:
-            call.waiting -= 1
-            # Out as soon as it ends: who comes next must not join a call that is over.
-            if (call.task.done() or call.waiting == 0) and self._calls.get(key) is call:
-                del self._calls[key]
-            if call.waiting == 0:
-                call.task.cancel()
+            result = await call()
+        except BaseException as exc:
+            waited_for = self._calls.pop(key)
+            if waited_for is not None:
+                failed = exc if isinstance(exc, Exception) else _CallerGone()
+                waited_for.set_exception(failed)
+                # Retrieved: perhaps nobody is left to do so.
+                waited_for.exception()
+            raise
+        waited_for = self._calls.pop(key)
+        if waited_for is not None:
+            waited_for.set_result(result)
+        return result, False

@@ -5,6 +5,7 @@ between pictures; the demo is the one that set-up trains.
 """
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,8 +60,10 @@ def demo_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def repository(demo_repository: Path, checkpoints: dict[str, Path]) -> Path:
-    """The demo's repository with the other models added.
+def repository(
+    demo_repository: Path, checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A copy of the demo's repository with the other models added.
 
     `test/cold`, `test/nan` and `test/broken` are not served at first: the first one takes seconds
     to load, the second one's logits are not finite, the third one's file is damaged.
@@ -69,16 +72,18 @@ def repository(demo_repository: Path, checkpoints: dict[str, Path]) -> Path:
     from exporter.export import ExportRequest, export_model
     from tests.checkpoints import slow_down_loading, write_nan_graph
 
+    folder = tmp_path_factory.mktemp("all") / "model_repository"
+    shutil.copytree(demo_repository, folder)
     sources = checkpoints | dict.fromkeys(
         ["test/cold", "test/nan", "test/broken"], checkpoints["test/vit"]
     )
     for model_id, checkpoint in sources.items():
         options = ServingOptions(max_batch_size=8 if model_id in checkpoints else 1)
-        export_model(ExportRequest(str(checkpoint), demo_repository, model_id, options=options))
-    slow_down_loading(demo_repository / "test--cold")
-    write_nan_graph(demo_repository / "test--nan" / "1" / "model.pt", labels=12)
-    (demo_repository / "test--broken" / "1" / "model.pt").write_bytes(b"damaged")
-    return demo_repository
+        export_model(ExportRequest(str(checkpoint), folder, model_id, options=options))
+    slow_down_loading(folder / "test--cold")
+    write_nan_graph(folder / "test--nan" / "1" / "model.pt", labels=12)
+    (folder / "test--broken" / "1" / "model.pt").write_bytes(b"damaged")
+    return folder
 
 
 @pytest.fixture(scope="session")

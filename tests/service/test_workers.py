@@ -1,6 +1,7 @@
 """Several processes behind one port: one service to its clients, to Prometheus and to a signal."""
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -18,8 +19,13 @@ COUNTER = "gateway_requests_total[('code', '200'), ('route', '/models/{model_id}
 
 def workers(client: RunningGateway) -> list[psutil.Process]:
     """The processes that serve; the one that multiprocessing keeps books with is not among them."""
-    children = psutil.Process(client.pid).children()
-    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+    found = []
+    for child in psutil.Process(client.pid).children():
+        # One that has just ended has no command line any more.
+        with suppress(psutil.Error):
+            if "spawn_main" in " ".join(child.cmdline()):
+                found.append(child)
+    return found
 
 
 def post(client: RunningGateway) -> int:
