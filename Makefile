@@ -6,6 +6,7 @@ MODELS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+DEMO := demo/checkpoint/model.safetensors
 HUB_CLIENTS := $(patsubst tests/clients/hub/%.txt,$(VENV).clients/hub-%/.installed,$(wildcard tests/clients/hub/[0-9]*.txt))
 JS_CLIENTS := tests/clients/node_modules/.installed
 
@@ -13,7 +14,7 @@ JS_CLIENTS := tests/clients/node_modules/.installed
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test test-families families-table test-clients test-gateway-alone check lint format types layers generate fresh lock bench-first-answer bench-export clean
+.PHONY: help install serve test test-families families-table test-clients test-gateway-alone check lint format types layers generate fresh lock bench bench-gpu bench-first-answer bench-export clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -103,6 +104,16 @@ lock: ## Write constraints.txt anew from the newest versions that fit
 	mv constraints.new constraints.txt
 	rm -rf $(VENV).lock
 
+$(DEMO): $(INSTALLED)
+	$(BIN)/vitriton export vitriton/vit-digits
+
+bench: install $(DEMO) ## Everything against its limits, to bench/results/; ten minutes
+	$(BIN)/python -m bench.run --name cpu
+	$(BIN)/python -m docs.generate
+
+bench-gpu: install $(DEMO) ## The same on an NVIDIA machine
+	$(BIN)/python -m bench.run --name gpu --gpu
+
 bench-first-answer: ## Time from a fresh clone to the first right answer
 	$(PYTHON) bench/first_answer.py
 
@@ -110,5 +121,5 @@ bench-export: install ## Seconds and memory of exporting ViT-base
 	$(BIN)/python bench/export.py
 
 clean: ## Remove what was installed, trained and exported
-	rm -rf $(VENV) $(VENV).gateway $(VENV).timm $(VENV).clients tests/clients/node_modules demo .model_repository.staging
+	rm -rf $(VENV) $(VENV).gateway $(VENV).timm $(VENV).clients tests/clients/node_modules demo bench/.work .model_repository.staging
 	find model_repository -mindepth 1 -maxdepth 1 -type d -exec rm -rf {} +

@@ -1,6 +1,7 @@
 """The limits, each alone on the machine: decoding without a server, the graph without a server.
 
     python -m bench.limits decode PICTURE
+    python -m bench.limits floor PICTURE
     python -m bench.limits graph MODEL_PT --batch 8 --threads 2 --seconds 3
 
 Prints JSON. A process of its own for each, so that nothing else has warmed or spoilt anything.
@@ -42,6 +43,12 @@ def cpu_ms(work: Callable[[], object], seconds: float) -> float:
             work()
         rounds.append((process_time() - before) * 1000 / calls)
     return median(rounds)
+
+
+def floor(picture: bytes, seconds: float) -> float:
+    """CPU milliseconds to decode and resize a picture in mode `fast`, bilinear."""
+    steps = Preprocessing(resize=_SIZE, resample="bilinear")
+    return cpu_ms(lambda: decode(picture, steps, _MAX_PIXELS, "fast"), seconds)
 
 
 def decode_costs(picture: bytes, seconds: float) -> dict[str, float]:
@@ -111,7 +118,7 @@ def graph_speed(path: Path, batch: int, threads: int, seconds: float) -> dict[st
 def main() -> None:
     """Measure one limit."""
     parser = argparse.ArgumentParser(description="Measure a limit.")
-    parser.add_argument("what", choices=["decode", "graph"])
+    parser.add_argument("what", choices=["decode", "floor", "graph"])
     parser.add_argument("path", type=Path)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
@@ -119,6 +126,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.what == "decode":
         print(json.dumps(decode_costs(options.path.read_bytes(), options.seconds)))
+    elif options.what == "floor":
+        print(json.dumps({"cpu_ms": floor(options.path.read_bytes(), options.seconds)}))
     else:
         speed = graph_speed(options.path, options.batch, options.threads, options.seconds)
         print(json.dumps(speed))

@@ -9,6 +9,7 @@ import contextlib
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -74,8 +75,10 @@ def null_model(repository: Path, small: Path) -> dict[str, Any]:
         for server in servers:
             measure(server, NULL, small, closed(CONCURRENCY, 2.0))
         rounds: dict[str, list[Measured]] = {server.name: [] for server in servers}
+        floors = []
         for n in range(ROUNDS):
             say(f"null model, round {n + 1} of {ROUNDS}")
+            floors.append(_floor(small, cpus))
             for server in servers:
                 rounds[server.name].append(measure(server, NULL, small, closed(CONCURRENCY)))
         say("null model, one client, and an open loop")
@@ -83,11 +86,20 @@ def null_model(repository: Path, small: Path) -> dict[str, Any]:
         rate = _OPEN_LOOP_SHARE * median(m.requests_per_s for m in rounds[ours.name])
         opened = measure(ours, NULL, small, ["--rate", f"{rate:.0f}", "--seconds", str(SECONDS)])
         return {
+            "floors_ms": floors,
             "rounds": {name: [asdict(m) for m in found] for name, found in rounds.items()},
             "one_client": asdict(alone),
             "open_loop": {"rate": rate, **asdict(opened)},
             "memory": _memory(ours, small),
         }
+
+
+def _floor(picture: Path, cpus: int) -> float:
+    """CPU milliseconds to decode and resize, with all processors busy at it, as under load."""
+    arguments = ["-m", "bench.limits", "floor", str(picture)]
+    with ThreadPoolExecutor(cpus) as pool:
+        costs = list(pool.map(lambda _: run_json(arguments)["cpu_ms"], range(cpus)))
+    return float(sum(costs) / len(costs))
 
 
 def _memory(server: Server, small: Path) -> dict[str, float]:
@@ -128,8 +140,10 @@ def real_model(repository: Path, model_id: str, small: Path, seconds: float) -> 
     }
 
 
-def _settings(path: Path, batches: tuple[int, ...] = (1, 4, 8, 16)) -> list[dict[str, float]]:
-    threads = [1] if torch.cuda.is_available() else sorted({1, available_cpus()})
+def _settings(path: Path, batches: tuple[int, ...] = (1, 8, 16)) -> list[dict[str, float]]:
+    # One thread for a model's every processor, or half of them: nothing else is ever best.
+    cpus = available_cpus()
+    threads = [1] if torch.cuda.is_available() else sorted({max(1, cpus // 2), cpus})
     return [
         {"batch": batch, "threads": n} | _graph(path, {"batch": batch, "threads": n}, 1.0)
         for batch in batches

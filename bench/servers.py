@@ -52,9 +52,9 @@ def _kind(process: psutil.Process) -> str:
         return "tritonserver"
     if any("triton_python_backend_stub" in word for word in argv):
         return "stub"
-    if "deploy.local.cli" in argv or any(word.endswith("vitriton") for word in argv):
+    if "deploy.local.cli" in argv:
         return "runner"
-    return "gateway" if "gateway" in argv or "multiprocessing" in " ".join(argv) else "server"
+    return "gateway" if "gateway" in argv else "server"
 
 
 @contextmanager

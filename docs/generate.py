@@ -16,6 +16,7 @@ from gateway.errors import GatewayError
 from gateway.settings import Settings
 
 DOCS: Final = Path(__file__).parent
+BENCH: Final = DOCS.parent / "bench" / "results" / "cpu.json"
 _BLOCK: Final = re.compile(r"(<!-- generated: ([a-z]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -58,10 +59,26 @@ def families_table() -> str:
     return "\n".join(rows) + "\n"
 
 
+def modes_table() -> str:
+    """One row for each case and image mode, from the figures of `make bench`."""
+    rows = [
+        "| pictures | mode | max Δpixel | mean Δpixel | max \\|Δscore\\| | best label the same |",
+        "|---|---|---|---|---|---|",
+    ]
+    rows += [
+        f"| {row['pictures']}: {row['case']} | {row['mode']} | {row['max_pixel_difference']}"
+        f" | {row['mean_pixel_difference']:.3f} | {row['max_abs_score_difference']:.0e}"
+        f" | {row['top1_agreement']:.1%} |"
+        for row in json.loads(BENCH.read_text())["accuracy"]
+    ]
+    return "\n".join(rows) + "\n"
+
+
 TABLES: Final[dict[str, Callable[[], str]]] = {
     "settings": settings_table,
     "errors": errors_table,
     "families": families_table,
+    "modes": modes_table,
 }
 
 
