@@ -8,7 +8,7 @@ from typing import Any, Final
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway import __version__
 from gateway.classifier import ImageClassifier
@@ -77,13 +77,26 @@ def create_app(settings: Settings) -> ASGIApp:
         Exception: render_unexpected_error,
     }
     app = Starlette(routes=ROUTES, lifespan=lifespan, exception_handlers=exception_handlers)
+    dispatch = Dispatch(app)
     # Outside Starlette's own stack, so that even its last-resort answer is counted and has an id.
     cors = CORSMiddleware(
-        Dispatch(app),
+        dispatch,
         allow_origins=["*"],
         allow_methods=["*"],
         allow_headers=["*"],
         expose_headers=_EXPOSED_HEADERS,
         max_age=_PREFLIGHT_MAX_AGE_S,
     )
-    return Observed(cors, metrics)
+    return Observed(_ForBrowsers(cors, dispatch), metrics)
+
+
+class _ForBrowsers:
+    """ASGI middleware: CORS for requests with an `Origin`, which others need not pay for."""
+
+    def __init__(self, cors: ASGIApp, app: ASGIApp) -> None:
+        self._cors = cors
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_browsers = any(name == b"origin" for name, _ in scope.get("headers", ()))
+        await (self._cors if is_browsers else self._app)(scope, receive, send)

@@ -14,7 +14,7 @@ import simplejpeg
 from cykooz_resizer import FilterType, ImageData, PixelType, ResizeAlg, ResizeOptions, Resizer
 from PIL import ExifTags, Image
 
-from gateway.modelspec import Preprocessing, Resample
+from gateway.modelspec import CHANNELS, Preprocessing, Resample
 from gateway.pixels import Pixels, crop_box, fit, resized, with_channels
 
 DecodeMode = Literal["reference", "fast", "scaled"]
@@ -34,6 +34,9 @@ _PIXEL_TYPES: Final = {1: PixelType.U8, 3: PixelType.U8x3}
 _SCALED_MARGIN: Final = 2
 # Of the decoder's scales, eighths, these alone: the others shift the chroma of most files.
 _DIVISORS: Final = (8, 4, 2)
+
+# From here on a decoder's output is memory fresh from the kernel, and each copy of it costs.
+_LARGE_PIXELS: Final = 2_000_000
 
 # Orientations that exchange width and height.
 _SWAPPING: Final = frozenset({5, 6, 7, 8})
@@ -99,7 +102,9 @@ def _markers(data: bytes) -> set[int]:
 def decode_jpeg(
     data: bytes, header: JpegHeader, preprocessing: Preprocessing, mode: DecodeMode
 ) -> Pixels | None:
-    """RGB pixels as stored, fewer of them in mode `scaled`; none if the file is damaged.
+    """Pixels as stored, fewer of them in mode `scaled`; none if the file is damaged.
+
+    They are RGB, of large images with a fourth channel that means nothing.
 
     Args:
         data: A JPEG.
@@ -110,8 +115,11 @@ def decode_jpeg(
     divisor = _divisor(header, preprocessing) if mode == "scaled" else 1
     # The decoder takes the smallest scale that leaves so many pixels.
     width, height = (math.ceil(edge / divisor) for edge in (header.width, header.height))
+    colorspace = "RGBX" if width * height > _LARGE_PIXELS else "RGB"
     try:
-        pixels: Pixels = simplejpeg.decode_jpeg(data, min_width=width, min_height=height)
+        pixels: Pixels = simplejpeg.decode_jpeg(
+            data, colorspace, min_width=width, min_height=height
+        )
     except ValueError:
         return None
     return pixels
@@ -140,24 +148,24 @@ def fast_fit(
     """As `gateway.pixels.fit`, within the bounds of docs/image-modes.md.
 
     Args:
-        pixels: As stored, `(height, width, 3)`.
+        pixels: As stored, `(height, width, 3)`, or 4 channels as `decode_jpeg` has them.
         upright_size: Width and height of the whole image, turned; `pixels` may be scaled down.
         preprocessing: The model's colour, size, filter and crop.
         orientation: How to turn `pixels`, EXIF's 1 to 8.
     """
     wanted = resized(*upright_size, preprocessing)
     if wanted is not None and preprocessing.resample not in _OPTIONS:
-        upright = Image.fromarray(_turned(pixels, orientation))
+        upright = Image.fromarray(_turned(pixels, orientation)[..., :3])
         return np.ascontiguousarray(fit(upright.convert(preprocessing.color), preprocessing))
     if preprocessing.color == "L":
-        pixels = np.asarray(Image.fromarray(pixels).convert("L"))
+        pixels = np.asarray(Image.fromarray(pixels[..., :3]).convert("L"))
     pixels = with_channels(pixels)
     if wanted is not None:
         # Turned afterwards: there is less to turn, and the kernels are symmetric.
         width, height = wanted[::-1] if orientation in _SWAPPING else wanted
         columns_first = orientation in _SWAPPING
         pixels = _resize(pixels, width, height, preprocessing.resample, columns_first)
-    pixels = _turned(pixels, orientation)
+    pixels = _turned(pixels, orientation)[..., : CHANNELS[preprocessing.color]]
     box = crop_box(pixels.shape[1], pixels.shape[0], preprocessing)
     if box is not None:
         pixels = pixels[box.top : box.bottom, box.left : box.right]
@@ -193,11 +201,25 @@ def _resize_at_once(pixels: Pixels, width: int, height: int, resample: Resample)
     if pixels.shape[:2] == (height, width):
         return pixels
     channels = pixels.shape[2]
+    if channels == 4:
+        return _resize_large(pixels, width, height, resample)
     kind = _PIXEL_TYPES[channels]
     source = ImageData(pixels.shape[1], pixels.shape[0], kind, pixels.tobytes())
     target = ImageData(width, height, kind)
     _resizer().resize(source, target, _OPTIONS[resample])
     return np.frombuffer(target.get_buffer(), np.uint8).reshape(height, width, channels)
+
+
+def _resize_large(pixels: Pixels, width: int, height: int, resample: Resample) -> Pixels:
+    """The same without copies of the source, whose fresh memory would cost more than the resize.
+
+    Pillow lends its four-channel images without a copy; CMYK is the one whose channels are equals.
+    """
+    size = pixels.shape[1], pixels.shape[0]
+    source = Image.frombuffer("CMYK", size, pixels, "raw", "CMYK", 0, 1)
+    target = Image.new("CMYK", (width, height))
+    _resizer().resize_pil(source, target, _OPTIONS[resample])
+    return np.asarray(target)
 
 
 def _resizer() -> Resizer:

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from hypothesis import settings
 
-from tests.stack import ROOT, VITRITON, Stack, running_stack
+from tests.stack import BIT_EQUAL, ROOT, VITRITON, Stack, running_stack
 
 settings.register_profile("dev", max_examples=50, deadline=None)
 settings.register_profile("ci", max_examples=200, deadline=None)
@@ -91,7 +91,7 @@ def stack(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """`vitriton serve` with all three models, its images bit-equal to transformers'."""
     models = ["vitriton/vit-digits", "test/vit", "test/deit-distilled"]
     folder = tmp_path_factory.mktemp("serve")
-    with running_stack(models, repository, folder, GATEWAY_DECODE="reference") as running:
+    with running_stack(models, repository, folder, **BIT_EQUAL) as running:
         yield running
 
 

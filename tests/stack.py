@@ -24,6 +24,8 @@ START_TIMEOUT_S: Final = 120.0
 STOP_TIMEOUT_S: Final = 60.0
 WAIT_TIMEOUT_S: Final = 60.0
 RUN_TIMEOUT_S: Final = 200.0
+# The image mode in which scores are those of transformers to 1e-5.
+BIT_EQUAL: Final = {"GATEWAY_DECODE": "reference"}
 
 _READY: Final = re.compile(r"ready at (http://\S+)")
 _METRICS: Final = re.compile(r"metrics \S+ and (http://\S+)")

@@ -19,6 +19,7 @@ from deploy.local.embedded_triton import (
     has_nvidia_gpu,
 )
 from deploy.local.errors import LocalError
+from gateway.cpus import available_cpus
 from gateway.errors import GatewayError
 from gateway.triton import TritonClient
 
@@ -138,7 +139,7 @@ def _environment(triton: EmbeddedTriton) -> dict[str, str]:
     own = os.environ
     return {
         # torch counts the host's cores, not those this process may use.
-        "OMP_NUM_THREADS": str(len(os.sched_getaffinity(0))),
+        "OMP_NUM_THREADS": str(available_cpus()),
         **own,
         "PATH": _joined([str(Path(sys.executable).parent), own.get("PATH", "")]),
         "LD_LIBRARY_PATH": _joined([*map(str, triton.libraries), own.get("LD_LIBRARY_PATH", "")]),

@@ -16,7 +16,7 @@ from tests.families.checkpoints import FAMILIES, save_family
 from tests.families.figures import compare
 from tests.pictures import PICTURES
 from tests.reference import ALL_LABELS, expected
-from tests.stack import Stack, running_stack
+from tests.stack import BIT_EQUAL, Stack, running_stack
 
 pytestmark = pytest.mark.families
 
@@ -47,7 +47,8 @@ def served(
             ExportRequest(str(checkpoint), repository, precision=precision, options=options)
         )
     models = [checkpoint.name for checkpoint in family_checkpoints.values()]
-    with running_stack(models, repository, tmp_path_factory.mktemp("serve")) as stack:
+    folder = tmp_path_factory.mktemp("serve")
+    with running_stack(models, repository, folder, **BIT_EQUAL) as stack:
         yield precision, stack
 
 

@@ -16,7 +16,7 @@ from exporter.export import ExportRequest, export_model
 from tests.checkpoints import save_vit
 from tests.pictures import in_mode, photo
 from tests.reference import expected
-from tests.stack import Stack, running_stack
+from tests.stack import BIT_EQUAL, Stack, running_stack
 
 pytestmark = pytest.mark.families
 
@@ -58,7 +58,8 @@ def served_heads(
         export_model(
             ExportRequest(str(checkpoint), repository, options=ServingOptions(max_batch_size=2))
         )
-    with running_stack(list(heads), repository, tmp_path_factory.mktemp("serve")) as stack:
+    folder = tmp_path_factory.mktemp("serve")
+    with running_stack(list(heads), repository, folder, **BIT_EQUAL) as stack:
         yield stack
 
 
@@ -100,7 +101,7 @@ def test_one_channel_model_takes_grey(tmp_path: Path) -> None:
         ExportRequest(str(checkpoint), repository, options=ServingOptions(max_batch_size=2))
     )
     model = ViTForImageClassification.from_pretrained(checkpoint).eval()
-    with running_stack(["grey"], repository, tmp_path) as stack:
+    with running_stack(["grey"], repository, tmp_path, **BIT_EQUAL) as stack:
         for picture in (photo("china"), in_mode("L", "PNG"), in_mode("RGBA", "PNG")):
             answer = httpx.post(
                 f"{stack.url}/models/grey",

@@ -13,7 +13,7 @@ import pytest
 from exporter.precision import Precision, cpu_has_bf16
 from tests.families.figures import compare
 from tests.pictures import PICTURES
-from tests.stack import ROOT, running_stack
+from tests.stack import BIT_EQUAL, ROOT, running_stack
 
 pytestmark = pytest.mark.families
 
@@ -67,5 +67,6 @@ def test_timm_checkpoint_answers_as_transformers_does(
     wanted = json.loads((tmp_path / "work" / "expected.json").read_text())
 
     model_id = f"timm/{architecture}"
-    with running_stack([model_id], tmp_path / "work" / "models", tmp_path) as stack:
+    repository = tmp_path / "work" / "models"
+    with running_stack([model_id], repository, tmp_path, **BIT_EQUAL) as stack:
         figures.append(compare(stack.url, model_id, wanted, family, precision))

@@ -66,6 +66,22 @@ def test_turned_pictures_are_within_the_bound(
     assert distance(rotated(orientation, fmt), preprocessing) <= BOUNDS[resample]
 
 
+@pytest.mark.parametrize("color", ["RGB", "L"])
+@pytest.mark.parametrize("resample", ["bilinear", "bicubic", "lanczos"])
+@pytest.mark.parametrize("orientation", [1, 7])
+def test_large_pictures_are_within_the_bound(
+    orientation: int, resample: Resample, color: str
+) -> None:
+    """They take another way through memory."""
+    large = Image.open(io.BytesIO(photo("flower"))).resize((1900, 1300))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    crop = {"height": 224, "width": 224}
+    preprocessing = steps(resample=resample, color=color, shortest_edge=256, center_crop=crop)
+
+    assert distance(encode(large, "JPEG", exif=exif), preprocessing) <= BOUNDS[resample]
+
+
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}])
 def test_every_kind_of_jpeg_has_the_pixels_of_pillow(mode: str, options: dict[str, object]) -> None:
