@@ -229,5 +229,5 @@ def _draw(path: Path, report: dict[str, Any]) -> None:
     axes.axvline(floor, color="#c53030", linestyle="--", label="decode + resize alone")
     axes.set_xlabel("CPU milliseconds a request, null model, 500x375 JPEG, 32 clients")
     axes.invert_yaxis()
-    axes.legend(loc="lower right")
+    axes.legend(loc="upper right")
     figure.savefig(path, dpi=110)

@@ -34,7 +34,7 @@ class DecodePool:
             thread.start()
 
     def close(self) -> None:
-        """End the threads, each after the image it is at; what waits is dropped."""
+        """End the threads, after what they have been given; callers must be done."""
         for _ in self._threads:
             self._jobs.put(None)
         for thread in self._threads:
