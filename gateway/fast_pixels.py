@@ -189,7 +189,7 @@ def _resize(
     """Both axes at once where that is exact enough, else in Pillow's order, one after the other.
 
     Kernels with negative lobes overshoot, and what is cut off after the first pass depends on
-    which one it is. Pillow makes rows narrower first.
+    which one it is. Pillow makes rows narrower first, for most sizes.
     """
     if resample in _NEGATIVE_LOBES and not columns_first:
         pixels = _resize_at_once(pixels, width, pixels.shape[0], resample)
