@@ -23,7 +23,7 @@ from gateway.errors import (
     RequestTimeout,
     UnknownTask,
 )
-from gateway.paths import Target, classification_target
+from gateway.paths import Target
 from gateway.rendering import error_parts, send_json, unexpected_error_parts
 from gateway.schemas import render_predictions
 from gateway.settings import Settings
@@ -37,7 +37,7 @@ _INFERENCE_ID_BYTES: Final = 16
 
 
 async def classify(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer a POST to a path that `gateway.paths.classification_target` knows."""
+    """Answer a POST; `scope["target"]` is the `gateway.paths.Target` of its path."""
     state = cast(State, scope["state"])
     try:
         status, (body, headers) = 200, await _answer(scope, receive, state)
@@ -58,7 +58,7 @@ async def _answer(scope: Scope, receive: Receive, state: State) -> tuple[bytes, 
     with state["classifier"].admit():
         body = await _read_body(receive, settings, deadline)
         incoming = IncomingRequest(
-            model_id=_model_id(classification_target(scope["path"]), settings),
+            model_id=_model_id(scope["target"], settings),
             body=body,
             headers=headers,
             query=_query(scope["query_string"]),
@@ -87,14 +87,13 @@ def _query(query_string: bytes) -> Mapping[str, str]:
     return dict(parse_qsl(query_string.decode("latin-1"), keep_blank_values=True))
 
 
-def _model_id(target: Target | None, settings: Settings) -> str:
+def _model_id(target: Target, settings: Settings) -> str:
     """The model of the URL, or the default one where the URL names none."""
-    if target is not None and target.task not in {None, TASK}:
+    if target.task not in {None, TASK}:
         raise UnknownTask(
             f"The task `{str(target.task)[:80]}` is not recognized; this server knows {TASK}"
         )
-    model_id = settings.default_model if target is None else target.model_id
-    model_id = settings.default_model if model_id is None else model_id
+    model_id = settings.default_model if target.model_id is None else target.model_id
     if model_id is None:
         raise NoDefaultModel("The URL names no model, and GATEWAY_DEFAULT_MODEL is unset")
     return model_id

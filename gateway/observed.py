@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.logs import log
 from gateway.metrics import Metrics
+from gateway.paths import Target
 
 # Asked every few seconds by probes and Prometheus.
 _ROUTINE_PATHS: Final = frozenset({"/health", "/metrics"})
@@ -78,8 +79,8 @@ def _request_id(scope: Scope) -> str:
 
 def _template(scope: Scope) -> str:
     """The path as declared, with names in the place of what varies; `unmatched` for any other."""
-    template: str | None = scope.get("template")
-    if template is not None:
-        return template
+    target: Target | None = scope.get("target")
+    if target is not None:
+        return target.template
     path: str = getattr(scope.get("route"), "path", None) or "unmatched"
     return path.replace(":path}", "}")

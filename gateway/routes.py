@@ -28,7 +28,7 @@ class Dispatch:
             if scope["method"] == "POST":
                 target = classification_target(scope["path"])
                 if target is not None:
-                    scope["template"] = target.template
+                    scope["target"] = target
                     await classify(scope, receive, send)
                     return
         await self._app(scope, receive, send)

@@ -43,6 +43,14 @@ def test_quota_of_version_2_on_any_level_counts(
     assert available_cpus(tmp_path / "fs", own) == min(cpus, HOST)
 
 
+def test_tightest_quota_on_the_way_to_the_root_counts(tmp_path: Path, own: Path) -> None:
+    """Whichever level it is on."""
+    write(tmp_path / "fs", "cpu.max", "50000 100000\n")
+    write(tmp_path / "fs" / "pod", "cpu.max", "6400000 100000\n")
+
+    assert available_cpus(tmp_path / "fs", own) == 1
+
+
 def test_quota_of_version_1_counts(tmp_path: Path, own: Path) -> None:
     """-1 means none."""
     write(tmp_path / "fs" / "cpu" / "old", "cpu.cfs_period_us", "100000\n")
