@@ -219,9 +219,7 @@ def _image_processor(folder: Path) -> Any:
         return AutoImageProcessor.from_pretrained(
             folder, backend="pil", local_files_only=True, trust_remote_code=False
         )
-    except ImportError as exc:
-        raise ExportError(_missing_library(folder, exc)) from exc
-    except _LOAD_ERRORS as exc:
+    except (ImportError, *_LOAD_ERRORS) as exc:
         raise ExportError(
             f"{folder} has no usable preprocessor_config.json: {first_line(exc)}"
         ) from exc

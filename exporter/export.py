@@ -18,7 +18,7 @@ from exporter.checkpoint import (
 from exporter.config_pbtxt import ServingOptions, build_model_config, check_options, to_pbtxt
 from exporter.digest import sha256_of
 from exporter.errors import ExportError
-from exporter.graph import TORCH_DTYPES, load_graph, on_gpu, refuse_device_constants, save, trace
+from exporter.graph import in_precision, load_graph, on_gpu, refuse_device_constants, save, trace
 from exporter.precision import Precision, choose_dtype
 from exporter.preprocessing import ImageSteps, read_image_steps
 from exporter.repository import StagedModel, stage_model
@@ -146,7 +146,7 @@ def _build(
             verify(on_gpu(path), images, expected, sizes, GPU_TOLERANCE)
         return parity, None
     parity = verify(graph, images, expected, sizes)
-    graph = _saved(trace(model.to(TORCH_DTYPES[dtype]), steps), path)
+    graph = _saved(trace(in_precision(model, dtype), steps), path)
     runs = on_gpu(path) if has_gpu else graph
     return parity, measure_low_precision(runs, images, expected, sizes)
 

@@ -72,6 +72,12 @@ def trace(model: Any, steps: ImageSteps) -> torch.jit.ScriptModule:
     return graph
 
 
+def in_precision(model: Any, dtype: Dtype) -> Any:
+    """`model` itself, ready to be traced in another precision."""
+    # Models that keep tensors between calls, LeViT for one, drop those of float32 on `train`.
+    return model.to(TORCH_DTYPES[dtype]).train().eval()
+
+
 def traces_one_program(model: Any, steps: ImageSteps) -> bool:
     """Whether traces at two batch sizes are equal, operation by operation, constants included.
 

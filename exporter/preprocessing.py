@@ -14,6 +14,12 @@ from typing import Any, Final, cast, get_args
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from transformers import (
+    ConvNextImageProcessorPil,
+    EfficientNetImageProcessorPil,
+    LevitImageProcessorPil,
+    PoolFormerImageProcessorPil,
+)
 from transformers.models.timm_wrapper.image_processing_timm_wrapper import (
     TimmWrapperImageProcessor,
 )
@@ -30,9 +36,20 @@ _PROOF_SIZES: Final = (
 )
 # Float32 rounding alone; one grey level is about a thousand times more.
 _RELATIVE_TOLERANCE: Final = 1e-5
+# What an image processor may end in, lacking a library included.
+_PROCESSOR_ERRORS: Final = (
+    ValueError,
+    TypeError,
+    RuntimeError,
+    LookupError,
+    AttributeError,
+    ImportError,
+)
 # ConvNeXT's rule: from this size on, images are warped, not cropped.
 _CONVNEXT_WARP_EDGE: Final = 384
 _PROOF_SEED: Final = 0
+# LeViT's rule: the shorter side is this much longer than its setting says.
+_LEVIT_MARGIN: Final = 256 / 224
 # torchvision's CenterCrop, which timm uses, rounds half a pixel so.
 _TIMM_ROUNDING: Final[CropRounding] = "half_even"
 
@@ -104,22 +121,35 @@ def _transformers_steps(processor: Any, color: Color) -> ImageSteps:
     )
     if processor.do_resize:
         preprocessing = preprocessing.model_copy(update=_resizing(processor))
+    return ImageSteps(preprocessing, _normalization(processor), _input_size(preprocessing))
+
+
+def _normalization(processor: Any) -> Normalization:
     scale = float(processor.rescale_factor) if processor.do_rescale else 1.0
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     if processor.do_normalize:
         mean, std = _channels(processor.image_mean), _channels(processor.image_std)
+    if isinstance(processor, EfficientNetImageProcessorPil):
+        if processor.do_rescale and processor.rescale_offset:
+            mean = tuple(value + 1 for value in mean)
+        if processor.include_top:
+            # EfficientNet's classifiers divide by the deviation a second time.
+            again = _channels(processor.image_std)
+            std = tuple(a * b for a, b in np.broadcast(std, again))
     flips = bool(getattr(processor, "do_flip_channel_order", False))
-    return ImageSteps(
-        preprocessing, Normalization(scale, mean, std, flips), _input_size(preprocessing)
-    )
+    return Normalization(scale, mean, std, flips)
 
 
 def _resizing(processor: Any) -> dict[str, Any]:
     """Fields of `Preprocessing` for the size in the checkpoint's file."""
     size = processor.size
     edge = size.shortest_edge
-    if hasattr(processor, "crop_pct") and edge:
+    if isinstance(processor, LevitImageProcessorPil) and edge:
+        return {"shortest_edge": int(_LEVIT_MARGIN * edge)}
+    if isinstance(processor, PoolFormerImageProcessorPil) and processor.crop_pct is not None:
+        return {"shortest_edge": int((edge or size.height) / processor.crop_pct)}
+    if isinstance(processor, ConvNextImageProcessorPil) and edge:
         square = Size(height=edge, width=edge)
         if edge >= _CONVNEXT_WARP_EDGE:
             return {"resize": square}
@@ -213,7 +243,7 @@ def _prove(steps: ImageSteps, processor: Any, color: Color, name: str) -> None:
     for image in _proof_images(color):
         try:
             wanted = np.asarray(processor(image, return_tensors="pt")["pixel_values"][0])
-        except (ValueError, TypeError, RuntimeError) as exc:
+        except _PROCESSOR_ERRORS as exc:
             raise ExportError(
                 f"{name} itself fails on a {image.width}x{image.height} image: {first_line(exc)}"
             ) from exc

@@ -1,5 +1,6 @@
 """Exports that are cut off: killed, terminated, out of disk."""
 
+import os
 import signal
 import subprocess
 from pathlib import Path
@@ -97,3 +98,30 @@ def test_failed_move_puts_the_old_model_back(
     monkeypatch.setattr(Path, "rename", rename)
     export(vit, repository)
     assert "small-vit/2/model.pt" in files_below(repository)
+
+
+def test_repository_that_refuses_the_move_stays_as_it_was(vit: Path, tmp_path: Path) -> None:
+    """The new version is finished beside it, and may not be put in its place."""
+    repository = tmp_path / "models"
+    export(vit, repository, max_batch_size=1)
+    before = files_below(repository)
+    # Root may write everywhere, unless that right is given up.
+    as_others = ["setpriv", "--bounding-set=-dac_override"] if os.geteuid() == 0 else []
+
+    repository.chmod(0o555)
+    try:
+        done = subprocess.run(
+            [*as_others, *VITRITON, "export", str(vit), "--output", str(repository)],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    finally:
+        repository.chmod(0o755)
+
+    assert done.returncode == 1
+    assert "cannot write to" in done.stderr.splitlines()[-1]
+    assert "Permission denied; nothing was changed" in done.stderr.splitlines()[-1]
+    assert files_below(repository) == before
+    assert not list((tmp_path / ".models.staging").rglob("model.pt"))

@@ -13,7 +13,12 @@ from transformers import (
     ConvNextImageProcessorPil,
     DeiTImageProcessorPil,
     DonutImageProcessorPil,
+    EfficientNetImageProcessorPil,
+    GLPNImageProcessorPil,
+    IdeficsImageProcessorPil,
+    LevitImageProcessorPil,
     MobileViTImageProcessorPil,
+    PoolFormerImageProcessorPil,
     SiglipImageProcessorPil,
     ViTImageProcessorPil,
 )
@@ -40,6 +45,18 @@ PROCESSORS: dict[str, Any] = {
     "channels flipped": MobileViTImageProcessorPil(size={"shortest_edge": 50}, crop_size=48),
     "channels not flipped": MobileViTImageProcessorPil(
         size={"shortest_edge": 50}, crop_size=48, do_flip_channel_order=False
+    ),
+    "EfficientNet": EfficientNetImageProcessorPil(size=SQUARE),
+    "EfficientNet, one division": EfficientNetImageProcessorPil(size=SQUARE, include_top=False),
+    "EfficientNet, offset": EfficientNetImageProcessorPil(
+        size=SQUARE, rescale_factor=1 / 127.5, rescale_offset=True, image_mean=0, image_std=0.5
+    ),
+    "LeViT": LevitImageProcessorPil(size={"shortest_edge": 48}, crop_size=48),
+    "LeViT, exact size": LevitImageProcessorPil(size=SQUARE, crop_size=47),
+    "PoolFormer": PoolFormerImageProcessorPil(size={"shortest_edge": 48}, crop_size=48),
+    "PoolFormer, square": PoolFormerImageProcessorPil(size=SQUARE, crop_size=48, crop_pct=0.95),
+    "PoolFormer, no percentage": PoolFormerImageProcessorPil(
+        size={"shortest_edge": 50}, crop_size=48, crop_pct=None
     ),
     "BEiT": BeitImageProcessorPil(size=SQUARE),
     "SigLIP": SiglipImageProcessorPil(size=SQUARE),
@@ -131,6 +148,8 @@ REFUSED: dict[str, tuple[Any, int, str]] = {
         3,
         "crops twice",
     ),
+    "no kind of size": (GLPNImageProcessorPil(), 3, "GLPN.* has no shortest_edge"),
+    "several pictures for one": (IdeficsImageProcessorPil(), 3, "itself fails on a 640x427 image"),
     "steps of its own": (
         DonutImageProcessorPil(size=SQUARE, do_pad=False, do_thumbnail=True),
         3,

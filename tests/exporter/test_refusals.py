@@ -188,7 +188,10 @@ def test_unreachable_hub_is_one_line(tmp_path: Path) -> None:
     assert not (tmp_path / "model_repository").exists()
 
 
-def test_timm_checkpoint_without_timm_names_the_library(tmp_path: Path) -> None:
+@pytest.mark.parametrize("random_weights", [False, True])
+def test_timm_checkpoint_without_timm_names_the_library(
+    tmp_path: Path, random_weights: bool
+) -> None:
     """The libraries are no dependency of ours: few need them, and only to export."""
     folder = tmp_path / "timm"
     folder.mkdir()
@@ -198,7 +201,24 @@ def test_timm_checkpoint_without_timm_names_the_library(tmp_path: Path) -> None:
     save_file({"x": torch.zeros(1)}, folder / "model.safetensors", {"format": "pt"})
 
     with pytest.raises(ExportError, match=r"needs a library that is not installed.*timm"):
-        export(folder, tmp_path / "models")
+        export(folder, tmp_path / "models", random_weights=random_weights)
+
+
+@pytest.mark.parametrize(
+    ("processor", "says"),
+    [
+        ("TimmWrapperImageProcessor", "no usable preprocessor_config.json.*TimmWrapper"),
+        ("LayoutLMv2ImageProcessor", "itself fails on a .* image: .*PyTesseract"),
+    ],
+)
+def test_preprocessor_without_its_library_names_it(
+    broken: Path, tmp_path: Path, processor: str, says: str
+) -> None:
+    """Whether it cannot be loaded or cannot run; the model alone could."""
+    edit(broken / "preprocessor_config.json", image_processor_type=processor)
+
+    with pytest.raises(ExportError, match=says):
+        export(broken, tmp_path / "models")
 
 
 def test_architecture_that_classifies_no_images_is_refused(tmp_path: Path) -> None:
@@ -249,6 +269,9 @@ def test_incomplete_entries_are_told_apart(vit: Path, tmp_path: Path) -> None:
         read_entry(entry)
     (entry / "config.pbtxt").write_text('name: "small-vit"')
     with pytest.raises(ExportError, match="no usable contract"):
+        read_entry(entry)
+    (entry / "config.pbtxt").write_bytes(b"\xff\xfe")
+    with pytest.raises(ExportError, match="cannot be read"):
         read_entry(entry)
     (entry / "config.pbtxt").unlink()
     with pytest.raises(ExportError, match="is no entry of a model repository"):

@@ -10,7 +10,13 @@ import torch
 
 from exporter.errors import ExportError
 from exporter.export import ExportRequest, export_model
-from exporter.graph import ServedClassifier, device_constants, trace, traces_one_program
+from exporter.graph import (
+    ServedClassifier,
+    device_constants,
+    in_precision,
+    trace,
+    traces_one_program,
+)
 from exporter.preprocessing import ImageSteps, Normalization
 from exporter.sample import make_sample
 from exporter.verify import (
@@ -180,6 +186,35 @@ def test_wrong_type_shape_value_or_order_is_found(fault: Any, says: str) -> None
     """Order within the batch included."""
     with pytest.raises(ExportError, match=says):
         with_fault(fault)
+
+
+class KeepsTensors(Classifier):
+    """As LeViT does with its biases, in eval mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[torch.Tensor] = []
+
+    def train(self, mode: bool = True) -> "KeepsTensors":
+        if mode:
+            self.kept.clear()
+        return super().train(mode)
+
+    def logits(self, pixels: torch.Tensor) -> torch.Tensor:
+        self.kept = self.kept or [self.linear.weight.T.contiguous()]
+        return pixels.flatten(1) @ self.kept[0]
+
+
+def test_tensors_kept_from_float32_do_not_hinder_half_precision() -> None:
+    """After the eager run in float32, the same model is traced in bfloat16."""
+    model = KeepsTensors().eval()
+    images = sample_images(images_to_verify(MAX_BATCH), STEPS)
+    expected = eager_logits(model, STEPS, images)
+
+    graph = trace(in_precision(model, "bf16"), STEPS)
+
+    report = measure_low_precision(graph, images, expected, SIZES)
+    assert 0 < report.max_abs_logit_difference < 0.1
 
 
 def test_half_precision_that_loses_the_answer_is_refused() -> None:
