@@ -23,6 +23,8 @@ from gateway.modelspec import (
 Profile = Literal["auto", "cpu", "gpu"]
 
 DEFAULT_MAX_BATCH_SIZE: Final = 32
+# A CPU is as fast with few images at a time, and each of them waits less for the others.
+DEFAULT_CPU_MAX_BATCH_SIZE: Final = 8
 
 # TorchScript's executor specialises the graph during the first calls of a shape.
 _WARMUP_CALLS: Final = 3
@@ -47,12 +49,23 @@ _GPU_PARAMETERS: Final = {
 class ServingOptions:
     """What the user may say about how Triton serves a model."""
 
-    max_batch_size: int = DEFAULT_MAX_BATCH_SIZE
-    """Most images in one batch."""
+    max_batch_size: int | None = None
+    """Most images in one batch; none takes the profile's own number."""
     instances: int | None = None
     """Instances on each device; none takes the profile's own number."""
     batch_delay_us: int = 0
     """Time a batch that is not full waits for company, in microseconds."""
+
+    @property
+    def largest_batch_size(self) -> int:
+        """Most images in one batch under any profile."""
+        return self.max_batch_size or DEFAULT_MAX_BATCH_SIZE
+
+    def batch_size_of(self, profile: Profile) -> int:
+        """Most images in one batch under this one."""
+        if self.max_batch_size is None and profile == "cpu":
+            return DEFAULT_CPU_MAX_BATCH_SIZE
+        return self.largest_batch_size
 
 
 def build_model_config(
@@ -60,6 +73,7 @@ def build_model_config(
 ) -> pb.ModelConfig:
     """Triton's configuration of one exported model."""
     dims = input_dims(spec)
+    max_batch_size = options.batch_size_of(profile)
     parameters = {CONTRACT_PARAMETER: spec.model_dump_json()}
     if profile == "gpu":
         parameters |= _GPU_PARAMETERS
@@ -67,7 +81,7 @@ def build_model_config(
         name=triton_model_name(spec.model_id),
         backend="pytorch",
         platform="pytorch_libtorch",
-        max_batch_size=options.max_batch_size,
+        max_batch_size=max_batch_size,
         input=[pb.ModelInput(name=INPUT_NAME, data_type=pb.TYPE_UINT8, dims=dims)],
         output=[
             pb.ModelOutput(name=OUTPUT_NAME, data_type=pb.TYPE_FP32, dims=[len(spec.id2label)])
@@ -84,7 +98,7 @@ def build_model_config(
             max_queue_delay_microseconds=options.batch_delay_us
         ),
         version_policy=pb.ModelVersionPolicy(latest=pb.ModelVersionPolicy.Latest(num_versions=1)),
-        model_warmup=[_warmup(n, dims) for n in _warmup_sizes(profile, options.max_batch_size)],
+        model_warmup=[_warmup(n, dims) for n in _warmup_sizes(profile, max_batch_size)],
         parameters={
             name: pb.ModelParameter(string_value=value) for name, value in parameters.items()
         },
@@ -97,7 +111,7 @@ def check_options(options: ServingOptions) -> None:
     Raises:
         ExportError: Which one it was.
     """
-    if options.max_batch_size < 1:
+    if options.max_batch_size is not None and options.max_batch_size < 1:
         raise ExportError(f"max batch size {options.max_batch_size} is less than 1")
     if options.instances is not None and options.instances < 1:
         raise ExportError(f"{options.instances} instances are less than 1")

@@ -37,8 +37,10 @@ def read_entry(folder: Path) -> Entry:
         raise ExportError(f"{folder} is no entry of a model repository: it has no {CONFIG_FILE}")
     spec, max_batch_size = _read_config(config_file)
     for variant in sorted((folder / CONFIGS_FOLDER).glob("*.pbtxt")):
-        # Triton is started with one of them, so each has to say the same of the model.
-        if _read_config(variant) != (spec, max_batch_size):
+        # Triton is started with one of them, so each has to say the same of the model; it was
+        # verified up to the batch size of the first.
+        described, batch_size = _read_config(variant)
+        if described != spec or batch_size > max_batch_size:
             raise ExportError(f"{variant} contradicts {config_file}; export the model again")
     versions = versions_of(folder)
     model_file = folder / str(max(versions, default=1)) / MODEL_FILE

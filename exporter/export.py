@@ -96,7 +96,7 @@ def _write(
     steps = read_image_steps(
         checkpoint.image_processor, getattr(checkpoint.model.config, "num_channels", 3)
     )
-    sample = make_sample(checkpoint.model, steps, request.options.max_batch_size)
+    sample = make_sample(checkpoint.model, steps, request.options.largest_batch_size)
     name = triton_model_name(model_id)
     with stage_model(request.repository, name, keeps_versions=not request.replaces) as staged:
         log.info("tracing %s in %s", model_id, dtype)

@@ -151,9 +151,8 @@ def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     serving.add_argument(
         "--max-batch-size",
         type=int,
-        default=32,
         metavar="N",
-        help="most images in one batch (default: %(default)s)",
+        help="most images in one batch (default: 32, and 8 where a CPU serves)",
     )
     serving.add_argument(
         "--instances",

@@ -61,7 +61,7 @@ def test_check_finds_another_problem_type(vit: Path, broken: Path, tmp_path: Pat
     ("variant", "change", "says"),
     [
         ("configs/cpu.pbtxt", ("étiquette 0", "other"), "contradicts"),
-        ("configs/gpu.pbtxt", ("max_batch_size: 4", "max_batch_size: 3"), "contradicts"),
+        ("configs/gpu.pbtxt", ("max_batch_size: 4", "max_batch_size: 5"), "contradicts"),
         ("config.pbtxt", ("dims: 224", "dims: 200"), "another input"),
         ("config.pbtxt", ("name:", "nome:"), "cannot be read"),
     ],

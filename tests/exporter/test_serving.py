@@ -96,6 +96,12 @@ def test_serving_options_reach_every_configuration(vit: Path, tmp_path: Path) ->
         assert config.max_batch_size == 2
         assert config.instance_group[0].count == 3
         assert config.dynamic_batching.max_queue_delay_microseconds == 500
+    export(vit, repository, options=ServingOptions())
+    sizes = [
+        config_of(repository, "small-vit", variant).max_batch_size
+        for variant in ("config.pbtxt", "configs/cpu.pbtxt", "configs/gpu.pbtxt")
+    ]
+    assert sizes == [32, 8, 32]
     for wrong in (ServingOptions(0), ServingOptions(1, 0), ServingOptions(1, 1, -1)):
         with pytest.raises(ExportError, match="less than"):
             export(vit, tmp_path / "none", options=wrong)
