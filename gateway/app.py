@@ -1,6 +1,5 @@
 """Composition root: what the service is made of. Read this first."""
 
-import gc
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, Final
@@ -17,6 +16,7 @@ from gateway.logs import log
 from gateway.metrics import Metrics
 from gateway.models import ModelDirectory
 from gateway.observed import Observed
+from gateway.process import interrupt_no_one, keep_freed_memory, spare_the_collector
 from gateway.rendering import render_gateway_error, render_http_error, render_unexpected_error
 from gateway.routes import ROUTES, Dispatch
 from gateway.settings import Settings
@@ -29,19 +29,7 @@ _EXPOSED_HEADERS: Final = (
     *("x-inference-time", "x-sha", "x-inference-id", "x-request-id", "retry-after"),
     "x-error-message",
 )
-_GC_THRESHOLDS: Final = (20_000, 20, 20)
 _PREFLIGHT_MAX_AGE_S: Final = 86_400
-
-
-def _spare_the_collector() -> None:
-    """Have the garbage collector pass what is here for good by, and come less often.
-
-    A request makes hundreds of objects and next to no cycles; at Python's default thresholds the
-    collector takes a twentieth of the process's time.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*_GC_THRESHOLDS)
 
 
 def create_app(settings: Settings) -> ASGIApp:
@@ -55,12 +43,15 @@ def create_app(settings: Settings) -> ASGIApp:
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[State]:
+        # Before there are threads: they inherit it.
+        interrupt_no_one()
+        keep_freed_memory()
         async with TritonClient(settings.triton_url) as triton:
             models = ModelDirectory(triton)
             classifier = ImageClassifier(settings, triton, models, metrics)
             async with aclosing(classifier):
                 log.info("version %s, settings %s", __version__, settings)
-                _spare_the_collector()
+                spare_the_collector()
                 yield State(
                     settings=settings,
                     triton=triton,

@@ -1,10 +1,11 @@
 """Logits of images seen before, in memory: least recently used out first."""
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Callable
 from time import monotonic
 from typing import Final, NamedTuple
+
+from blake3 import blake3
 
 from gateway.postprocess import Logits
 
@@ -17,13 +18,13 @@ class CacheKey(NamedTuple):
 
     contract_sha256: str
     """Of the model: weights, preprocessing and labels."""
-    image_sha256: bytes
-    """Of the encoded image, so that raw and base64 bodies share an entry."""
+    image_digest: bytes
+    """BLAKE3 of the encoded image, so that raw and base64 bodies share an entry."""
 
 
 def cache_key(contract_sha256: str, image: bytes) -> CacheKey:
     """Key of an encoded image under a model."""
-    return CacheKey(contract_sha256, hashlib.sha256(image).digest())
+    return CacheKey(contract_sha256, blake3(image).digest())
 
 
 class LogitsCache:

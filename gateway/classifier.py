@@ -1,10 +1,9 @@
 """One classification: admit, load, decode, infer, rank. All that a request waits for is here."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
 from functools import partial
 from time import perf_counter
 from typing import Final, Literal, NamedTuple, TypeVar, TypeVarTuple
@@ -34,14 +33,14 @@ from gateway.triton import ComputeType, LoadedModel, TritonClient
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
 
-# A larger body is parsed and hashed in a thread; below this the hop would cost more.
+# A larger body is parsed and hashed in a thread, below this the hop would cost more; and its image
+# takes milliseconds to decode.
 _INLINE_BYTES: Final = 128 * 1024
 # Enough under way to keep two instances of a model busy while others travel.
 _MAX_CALLS: Final = 8
 
 
-@dataclass(frozen=True, slots=True)
-class IncomingRequest:
+class IncomingRequest(NamedTuple):
     """What HTTP has of a request."""
 
     model_id: str
@@ -55,8 +54,7 @@ class IncomingRequest:
     """In the event loop's time, seconds; waiting for a model to load comes on top."""
 
 
-@dataclass(frozen=True, slots=True)
-class Classification:
+class Classification(NamedTuple):
     """The answer to one request."""
 
     predictions: list[Prediction] | list[list[Prediction]]
@@ -79,6 +77,25 @@ class _Ready(NamedTuple):
     request_id: str
 
 
+class _Places:
+    """As many as may be in flight; each block holds one."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self._taken = 0
+
+    def __enter__(self) -> None:
+        if self._taken >= self._number:
+            raise Overloaded(
+                f"Model is overloaded: {self._number} requests are in flight"
+                " (GATEWAY_MAX_INFLIGHT); try again"
+            )
+        self._taken += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._taken -= 1
+
+
 class ImageClassifier:
     """Classifies images through Triton. One per process; owns the decoding threads."""
 
@@ -92,7 +109,7 @@ class ImageClassifier:
         self._loader = ModelLoader(settings, triton, models, metrics)
         self._cache = LogitsCache(settings.cache_bytes, settings.cache_ttl_s)
         self._inferences: SharedCalls[CacheKey, tuple[Logits, float]] = SharedCalls()
-        self._admitted = 0
+        self._places = _Places(settings.max_inflight)
         self._packs: dict[str, PackedCalls[_Ready, Logits]] = {}
         self._pool = DecodePool(settings.decoding_threads)
         # For bodies that are large enough to hold the event loop up.
@@ -104,24 +121,14 @@ class ImageClassifier:
         self._threads.shutdown(cancel_futures=True)
         self._pool.close()
 
-    @contextmanager
-    def admit(self) -> Iterator[None]:
-        """Hold one of the places in flight; entered before the body is read.
+    def admit(self) -> AbstractContextManager[None]:
+        """A block that holds one of the places in flight; entered before the body is read.
 
         Raises:
-            Overloaded: All places are taken; who comes next is told at once, not queued.
+            Overloaded: On entering. All places are taken; who comes next is told at once, not
+                queued.
         """
-        limit = self._settings.max_inflight
-        if self._admitted >= limit:
-            raise Overloaded(
-                f"Model is overloaded: {limit} requests are in flight (GATEWAY_MAX_INFLIGHT);"
-                " try again"
-            )
-        self._admitted += 1
-        try:
-            yield
-        finally:
-            self._admitted -= 1
+        return self._places
 
     async def classify(self, incoming: IncomingRequest) -> Classification:
         """Predictions for the images in the body.
@@ -221,7 +228,8 @@ class ImageClassifier:
         steps = model.spec.preprocessing
         with self._metrics.stage("decode"):
             pixels = await self._pool.run(
-                partial(decode, image, steps, settings.max_image_pixels, settings.decode)
+                partial(decode, image, steps, settings.max_image_pixels, settings.decode),
+                is_long=len(image) > _INLINE_BYTES,
             )
         start = perf_counter()
         with self._metrics.stage("infer"):

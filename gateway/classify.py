@@ -5,7 +5,6 @@ middleware and request objects would be the larger part.
 """
 
 import asyncio
-import secrets
 from collections.abc import Mapping
 from time import perf_counter
 from typing import Final, cast
@@ -23,6 +22,7 @@ from gateway.errors import (
     RequestTimeout,
     UnknownTask,
 )
+from gateway.ids import new_id
 from gateway.paths import Target
 from gateway.rendering import error_parts, send_json, unexpected_error_parts
 from gateway.schemas import render_predictions
@@ -33,7 +33,6 @@ TASK: Final = "image-classification"
 # A client that is still sending cannot read an answer; so much more is read and thrown away.
 _DRAINED_BODIES: Final = 4
 _COMMIT_CHARS: Final = 40
-_INFERENCE_ID_BYTES: Final = 16
 
 
 async def classify(scope: Scope, receive: Receive, send: Send) -> None:
@@ -110,7 +109,7 @@ def _response_headers(answer: Classification, total_s: float) -> dict[str, str]:
         "x-queue-time": _milliseconds(answer.wait_s),
         "x-inference-time": _milliseconds(answer.infer_s),
         "x-sha": spec.revision or spec.checkpoint_sha256[:_COMMIT_CHARS],
-        "x-inference-id": secrets.token_urlsafe(_INFERENCE_ID_BYTES),
+        "x-inference-id": new_id(),
     }
 
 

@@ -1,31 +1,38 @@
 """Threads that decode images off the event loop; the decoders let go of the GIL.
 
-Under load a thread takes several images at once and hands their pixels back together: fewer wakes
-of the event loop, and pixels that are ready together share a call to Triton.
+Under load pixels reach the loop several at a time: fewer wakes of it, and pixels that come together
+share a call to Triton. With nothing left to decode they come at once.
 """
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import Callable
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Final, NamedTuple
 
 from gateway.pixels import Pixels
 
-# More at once would let a thread sit on images that others could start with.
-_MAX_TAKEN: Final = 8
+# More would have the first of them wait too long for the others.
+_TOGETHER: Final = 8
+
+_Future = asyncio.Future[Pixels]
 
 
 class _Job(NamedTuple):
     decode: Callable[[], Pixels]
-    future: "asyncio.Future[Pixels]"
+    future: _Future
+    is_long: bool
 
 
 class DecodePool:
-    """A fixed number of threads, for one event loop."""
+    """A fixed number of threads, for the event loop that runs when it is made."""
 
     def __init__(self, threads: int) -> None:
+        self._loop = asyncio.get_running_loop()
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._done: deque[tuple[_Future, Pixels | Exception]] = deque()
+        self._is_waking = False
         self._threads = [
             threading.Thread(target=self._work, name=f"decode-{n}", daemon=True)
             for n in range(threads)
@@ -40,51 +47,48 @@ class DecodePool:
         for thread in self._threads:
             thread.join()
 
-    async def run(self, decode: Callable[[], Pixels]) -> Pixels:
-        """The result of `decode`, called in a thread; not at all if the caller is gone by then."""
-        future: asyncio.Future[Pixels] = asyncio.get_running_loop().create_future()
-        self._jobs.put(_Job(decode, future))
-        return await future
+    async def run(self, decode: Callable[[], Pixels], *, is_long: bool = False) -> Pixels:
+        """The result of `decode`, called in a thread; not at all if the caller is gone by then.
+
+        Args:
+            decode: Work without side effects.
+            is_long: It takes so long that what is done already should not wait for it.
+        """
+        future = self._loop.create_future()
+        self._jobs.put(_Job(decode, future, is_long))
+        result: Pixels = await future
+        return result
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
-            jobs = [job, *self._more()]
-            loop = job.future.get_loop()
-            loop.call_soon_threadsafe(_deliver, [(j.future, _run(j)) for j in jobs])
+            if job.is_long:
+                self._wake()
+            if not job.future.done():
+                self._done.append((job.future, _run(job)))
+            if len(self._done) >= _TOGETHER or self._jobs.empty():
+                self._wake()
 
-    def _more(self) -> list[_Job]:
-        """A fair share of what waits."""
-        share = min(_MAX_TAKEN - 1, self._jobs.qsize() // len(self._threads))
-        taken: list[_Job] = []
-        for _ in range(share):
-            try:
-                job = self._jobs.get_nowait()
-            except Empty:
-                break
-            if job is None:
-                # The end of a thread; it is for whoever asks next.
-                self._jobs.put(None)
-                break
-            taken.append(job)
-        return taken
+    def _wake(self) -> None:
+        # Without a lock: at worst the loop is woken once too often, for it clears the mark before
+        # it looks at what is done.
+        if self._done and not self._is_waking:
+            self._is_waking = True
+            self._loop.call_soon_threadsafe(self._deliver)
+
+    def _deliver(self) -> None:
+        self._is_waking = False
+        while self._done:
+            future, result = self._done.popleft()
+            if future.done():
+                continue
+            if isinstance(result, Exception):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
 
 
-def _run(job: _Job) -> Pixels | Exception | None:
-    if job.future.done():
-        return None
+def _run(job: _Job) -> Pixels | Exception:
     try:
         return job.decode()
     except Exception as exc:
         return exc
-
-
-def _deliver(
-    results: list[tuple["asyncio.Future[Pixels]", Pixels | Exception | None]],
-) -> None:
-    for future, result in results:
-        if future.done():
-            continue
-        if isinstance(result, Exception):
-            future.set_exception(result)
-        elif result is not None:
-            future.set_result(result)

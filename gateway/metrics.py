@@ -69,6 +69,8 @@ class Metrics:
             buckets=_BUCKETS,
             registry=self._registry,
         )
+        # prometheus_client's own way from labels to a series costs more than counting does.
+        self._answers: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
         self._stage_children = {stage: self._stages.labels(stage) for stage in get_args(Stage)}
         self._images = Counter(
             "gateway_images",
@@ -88,6 +90,9 @@ class Metrics:
             ["result"],
             registry=self._registry,
         )
+        self._cache_children = {
+            result: self._cache_requests.labels(result) for result in get_args(CacheResult)
+        }
         self.cache_bytes = Gauge(
             "gateway_cache_bytes",
             "Memory that the cached logits take.",
@@ -103,8 +108,13 @@ class Metrics:
 
     def observe_request(self, route: str, code: int, seconds: float) -> None:
         """One request has its answer."""
-        self._requests.labels(route, code).inc()
-        self._duration.labels(route).observe(seconds)
+        series = self._answers.get((route, code))
+        if series is None:
+            series = self._requests.labels(route, code), self._duration.labels(route)
+            self._answers[route, code] = series
+        answered, duration = series
+        answered.inc()
+        duration.observe(seconds)
 
     def stage(self, stage: Stage) -> "_Timed":
         """A block that times one stage of one image; a stage that fails is timed as well."""
@@ -116,7 +126,7 @@ class Metrics:
 
     def count_cache(self, result: CacheResult) -> None:
         """One image was looked up in the cache."""
-        self._cache_requests.labels(result).inc()
+        self._cache_children[result].inc()
 
     def observe_load(self, seconds: float) -> None:
         """One load on demand has ended."""

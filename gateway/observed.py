@@ -8,10 +8,10 @@ import logging
 import re
 from time import perf_counter
 from typing import Final
-from uuid import uuid4
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway.ids import new_id
 from gateway.logs import log
 from gateway.metrics import Metrics
 from gateway.paths import Target
@@ -74,7 +74,7 @@ def _request_id(scope: Scope) -> str:
         if value and _SAFE_ID.fullmatch(value):
             text: str = value.decode()
             return text
-    return uuid4().hex
+    return new_id()
 
 
 def _template(scope: Scope) -> str:

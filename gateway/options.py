@@ -6,15 +6,13 @@ wins. No value of a flag fails a request: what is not understood is the default.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 _TRUE: Final = frozenset({"1", "true", "yes", "on", "t", "y"})
 _FALSE: Final = frozenset({"0", "false", "no", "off", "f", "n"})
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(NamedTuple):
     """Defaults are the hosted API's."""
 
     use_cache: bool = True
@@ -27,6 +25,12 @@ class Options:
     """`x-scale-up-timeout`: hold it for so long at most, in seconds."""
 
 
+_DEFAULTS: Final = Options()
+_HEADERS: Final = frozenset(f"x-{name.replace('_', '-')}" for name in Options._fields) | {
+    "x-scale-up-timeout"
+}
+
+
 def read_options(headers: Mapping[str, str], body_options: Mapping[str, object]) -> Options:
     """The options of a request.
 
@@ -34,16 +38,17 @@ def read_options(headers: Mapping[str, str], body_options: Mapping[str, object])
         headers: Of the request, by lower-case name.
         body_options: The object `options` of a JSON body.
     """
+    if not body_options and _HEADERS.isdisjoint(headers):
+        return _DEFAULTS
 
     def flag(name: str, default: bool) -> bool:
         in_body = parse_flag(body_options.get(name), default)
         return parse_flag(headers.get(f"x-{name.replace('_', '-')}"), in_body)
 
-    defaults = Options()
     return Options(
-        use_cache=flag("use_cache", defaults.use_cache),
-        wait_for_model=flag("wait_for_model", defaults.wait_for_model),
-        load_model=flag("load_model", defaults.load_model),
+        use_cache=flag("use_cache", _DEFAULTS.use_cache),
+        wait_for_model=flag("wait_for_model", _DEFAULTS.wait_for_model),
+        load_model=flag("load_model", _DEFAULTS.load_model),
         scale_up_timeout_s=_parse_seconds(headers.get("x-scale-up-timeout")),
     )
 

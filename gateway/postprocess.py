@@ -55,7 +55,7 @@ def activate(logits: Logits, activation: Activation) -> Logits:
         with np.errstate(over="ignore"):
             return (1.0 / (1.0 + np.exp(-logits))).astype(np.float32)
     exponentials = np.exp(logits - logits.max())
-    scores: Logits = (exponentials / exponentials.sum()).astype(np.float32)
+    scores: Logits = exponentials / exponentials.sum()
     return scores
 
 

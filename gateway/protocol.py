@@ -1,6 +1,7 @@
-"""uvicorn's HTTP protocol, with JSON where uvicorn itself would answer in plain text."""
+"""uvicorn's HTTP protocol: JSON where it would answer in plain text, an answer in one write."""
 
-from typing import Final
+import asyncio
+from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -17,8 +18,50 @@ _HEAD: Final = (
 class JsonErrorsProtocol(HttpToolsProtocol):
     """What is no HTTP at all gets a JSON object too."""
 
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
+        """Have all that is written of an answer leave together."""
+        joined: Any = JoinedWrites(transport, self.loop)
+        super().connection_made(joined)
+
     def send_400_response(self, msg: str) -> None:
         """Answer bytes that cannot be parsed, and close the connection."""
         body = render_error(msg, "malformed_request", {})
         self.transport.write(_HEAD.format(length=len(body)).encode() + body)
         self.transport.close()
+
+
+class JoinedWrites:
+    """A transport that holds the first of two writes back until the second, or the next turn.
+
+    uvicorn writes the head and the body of an answer one by one, and each would be a call into the
+    kernel, a packet, and a wake of the client.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._held = b""
+
+    def __getattr__(self, name: str) -> Any:
+        """Everything else is the transport's own."""
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Hold data back, or send what is held with it."""
+        if self._held:
+            held, self._held = self._held, b""
+            self._transport.write(held + data)
+        elif data:
+            self._held = data
+            self._loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Send what is held."""
+        if self._held:
+            held, self._held = self._held, b""
+            self._transport.write(held)
+
+    def close(self) -> None:
+        """Close once all is sent."""
+        self.flush()
+        self._transport.close()

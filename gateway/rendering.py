@@ -22,6 +22,7 @@ log = logging.getLogger("gateway")
 _MESSAGE_CHARS: Final = 300
 _NO_EXTRA: Final[Mapping[str, float]] = {}
 _JSON: Final = "application/json"
+_CONTENT_TYPE: Final = (b"content-type", _JSON.encode())
 
 Parts = tuple[int, bytes, dict[str, str]]
 """Status, body and headers of an answer."""
@@ -31,7 +32,7 @@ async def send_json(send: Send, status: int, body: bytes, headers: Mapping[str, 
     """Send an answer of JSON that is rendered already."""
     raw = [
         (b"content-length", str(len(body)).encode()),
-        (b"content-type", _JSON.encode()),
+        _CONTENT_TYPE,
         *((name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()),
     ]
     await send({"type": "http.response.start", "status": status, "headers": raw})

@@ -6,8 +6,8 @@ Pure. What counts as an image is told by the bytes: clients send wrong and missi
 import base64
 import binascii
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, cast, get_args
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple, cast, get_args
 
 import orjson
 from python_multipart import create_form_parser
@@ -31,8 +31,7 @@ _ECHO_CHARS: Final = 80
 _MAX_DIGITS: Final = 9
 
 
-@dataclass(frozen=True, slots=True)
-class Parameters:
+class Parameters(NamedTuple):
     """What the caller may choose."""
 
     function_to_apply: Activation | None = None
@@ -41,13 +40,16 @@ class Parameters:
     """Number of labels, at least 1; more than the model has means all."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClassificationRequest:
+_DEFAULT_PARAMETERS: Final = Parameters()
+_NO_OPTIONS: Final[Mapping[str, object]] = MappingProxyType({})
+
+
+class ClassificationRequest(NamedTuple):
     """Images, still encoded, and what is asked of them."""
 
     images: tuple[bytes, ...]
     parameters: Parameters
-    options: Mapping[str, object] = field(default_factory=dict)
+    options: Mapping[str, object] = _NO_OPTIONS
     """The body's `options`, for `gateway.options`."""
     is_list: bool = False
     """Whether `inputs` was a list; then so is the answer, one element an image."""
@@ -209,6 +211,8 @@ def parse_parameters(parameters: object) -> Parameters:
 
 
 def _parse_texts(query: Mapping[str, str]) -> Parameters:
+    if not query:
+        return _DEFAULT_PARAMETERS
     # Keys of other makers (cache busters, tracing) are nobody's mistake in a URL.
     given: dict[str, object] = {}
     for key in _PARAMETERS:

@@ -75,6 +75,42 @@ def test_nothing_is_decoded_for_a_caller_that_left() -> None:
     assert decoded == []
 
 
+def test_what_is_done_waits_for_nothing_that_takes_long() -> None:
+    """Neither for a large image behind it, nor for one whose caller has left."""
+    started, go = threading.Event(), threading.Event()
+    end = threading.Event()
+
+    def block() -> Pixels:
+        started.set()
+        assert go.wait(BOUND_S)
+        return pixels(1)
+
+    def take_long() -> Pixels:
+        assert end.wait(BOUND_S)
+        return pixels(2)
+
+    async def run() -> None:
+        pool = DecodePool(1)
+        first = asyncio.create_task(pool.run(block))
+        assert await asyncio.to_thread(started.wait, BOUND_S)
+        long = asyncio.create_task(pool.run(take_long, is_long=True))
+        second = asyncio.create_task(pool.run(lambda: pixels(3)))
+        gone = asyncio.create_task(pool.run(lambda: pixels(4)))
+        await asyncio.sleep(0)
+        gone.cancel()
+        go.set()
+
+        async with asyncio.timeout(BOUND_S):
+            assert (await first).max() == 1
+            assert not long.done()
+            end.set()
+            assert (await second).max() == 3
+            assert (await long).max() == 2
+        pool.close()
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 def test_threads_end_on_closing(threads: int) -> None:
     """All of them, also when they are idle."""
