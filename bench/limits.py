@@ -24,6 +24,7 @@ from PIL import Image
 from gateway.fast_pixels import DecodeMode
 from gateway.images import decode
 from gateway.modelspec import Preprocessing, Resample, Size
+from gateway.process import keep_freed_memory
 
 _SIZE: Final = Size(height=224, width=224)
 _MAX_PIXELS: Final = 64_000_000
@@ -124,6 +125,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=1.5)
     options = parser.parse_args()
+    # As the gateway does it: the limit is to be the lowest there is.
+    keep_freed_memory()
     if options.what == "decode":
         print(json.dumps(decode_costs(options.path.read_bytes(), options.seconds)))
     elif options.what == "floor":

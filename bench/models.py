@@ -26,13 +26,14 @@ class Wanted:
     model_id: str
     preset: str
     precision: str
-    max_batch_size: int
+    max_batch_size: int | None
+    """None takes what an export takes by itself."""
 
 
 def wanted(*, on_gpu: bool, has_bf16: bool) -> list[Wanted]:
     """What a run on this machine measures."""
     precision = "fp16" if on_gpu else "fp32"
-    most = 64 if on_gpu else 16
+    most = 64 if on_gpu else None
     models = [
         Wanted(NULL, "vit-tiny", precision, 64),
         Wanted(TINY, "vit-tiny", precision, most),
@@ -61,8 +62,10 @@ def prepare(repository: Path, models: list[Wanted]) -> None:
         print(f"bench: exporting {model.model_id}", file=sys.stderr, flush=True)
         argv = [sys.executable, "-m", "deploy.local.cli", "export", model.preset]
         arguments = ["--init", "random", "--name", model.model_id, "--output", str(repository)]
-        size = ["--precision", model.precision, "--max-batch-size", str(model.max_batch_size)]
-        subprocess.run([*argv, *arguments, *size], check=True, timeout=_EXPORT_TIMEOUT_S)
+        arguments += ["--precision", model.precision]
+        if model.max_batch_size is not None:
+            arguments += ["--max-batch-size", str(model.max_batch_size)]
+        subprocess.run([*argv, *arguments], check=True, timeout=_EXPORT_TIMEOUT_S)
         if model.model_id == NULL:
             _make_null(repository)
 

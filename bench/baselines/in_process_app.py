@@ -22,12 +22,14 @@ from gateway.modelspec import Preprocessing, Size
 from gateway.packing import PackedCalls
 from gateway.pixels import Pixels
 from gateway.postprocess import Logits, top_predictions
+from gateway.process import keep_freed_memory
 
 STEPS: Final = Preprocessing(resize=Size(height=224, width=224), resample="bilinear")
 MAX_PIXELS: Final = 64_000_000
 MAX_BATCH: Final = 64
 
 torch.set_num_threads(1)
+keep_freed_memory()
 app = FastAPI()
 _labels = tuple(PRESETS["vit-tiny"].config["id2label"].values())
 _graph = torch.jit.load(os.environ["GRAPH"]).eval()  # type: ignore[no-untyped-call]  # torch's
