@@ -134,7 +134,12 @@ def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         help="write nothing; verify this entry of a repository again, against MODEL",
     )
     export.add_argument("--replace", action="store_true", help="drop the model's older versions")
-    source = export.add_argument_group("checkpoint")
+    _add_checkpoint(export.add_argument_group("checkpoint"))
+    _add_serving(export.add_argument_group("serving"))
+    export.set_defaults(run=_export)
+
+
+def _add_checkpoint(source: "argparse._ArgumentGroup") -> None:
     source.add_argument("--revision", help="branch, tag or commit on the hub")
     source.add_argument(
         "--init",
@@ -146,7 +151,9 @@ def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         action="store_true",
         help="also load pytorch_model.bin; only from a source you trust",
     )
-    serving = export.add_argument_group("serving")
+
+
+def _add_serving(serving: "argparse._ArgumentGroup") -> None:
     _add_precision(serving)
     serving.add_argument(
         "--max-batch-size",
@@ -167,7 +174,6 @@ def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         metavar="N",
         help="microseconds a batch that is not full waits for company (default: %(default)s)",
     )
-    export.set_defaults(run=_export)
 
 
 def _add_doctor(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
