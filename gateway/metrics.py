@@ -6,6 +6,7 @@ Where several processes share the port, each counts into files of its own in the
 """
 
 import os
+from functools import cache, partial
 from pathlib import Path
 from time import perf_counter
 from typing import Final, Literal, get_args
@@ -43,82 +44,59 @@ class Metrics:
         self._folder = os.environ.get(MULTIPROCESS_FOLDER)
         if self._folder is not None:
             _forget_dead_processes(Path(self._folder))
-        self._requests = Counter(
+        counter = partial(Counter, registry=self._registry)
+        histogram = partial(Histogram, registry=self._registry, buckets=_BUCKETS)
+        gauge = partial(Gauge, registry=self._registry, multiprocess_mode="livesum")
+        requests = counter(
             "gateway_requests",
             "HTTP requests answered, by route template and status code.",
             ["route", "code"],
-            registry=self._registry,
         )
-        self._duration = Histogram(
+        durations = histogram(
             "gateway_request_duration_seconds",
             "Time from the request's headers to the end of its answer.",
             ["route"],
-            buckets=_BUCKETS,
-            registry=self._registry,
         )
-        self.inflight = Gauge(
-            "gateway_inflight_requests",
-            "Requests for which no answer has been sent yet.",
-            multiprocess_mode="livesum",
-            registry=self._registry,
+        self.inflight = gauge(
+            "gateway_inflight_requests", "Requests for which no answer has been sent yet."
         )
-        self._stages = Histogram(
+        stages = histogram(
             "gateway_stage_duration_seconds",
             "Time of one image in a stage: decode, infer (Triton's queue included), postprocess.",
             ["stage"],
-            buckets=_BUCKETS,
-            registry=self._registry,
         )
-        # prometheus_client's own way from labels to a series costs more than counting does.
-        self._answers: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
-        self._stage_children = {stage: self._stages.labels(stage) for stage in get_args(Stage)}
-        self._images = Counter(
-            "gateway_images",
-            "Images classified.",
-            registry=self._registry,
+        self._images = counter("gateway_images", "Images classified.")
+        self._errors = counter(
+            "gateway_errors", "Requests answered with an error, by its class.", ["error_type"]
         )
-        self._errors = Counter(
-            "gateway_errors",
-            "Requests answered with an error, by its class.",
-            ["error_type"],
-            registry=self._registry,
-        )
-
-        self._cache_requests = Counter(
+        cache_requests = counter(
             "gateway_cache_requests",
             "Images looked up in the cache: hit, miss, or shared with one in flight.",
             ["result"],
-            registry=self._registry,
         )
-        self._cache_children = {
-            result: self._cache_requests.labels(result) for result in get_args(CacheResult)
-        }
-        self.cache_bytes = Gauge(
-            "gateway_cache_bytes",
-            "Memory that the cached logits take.",
-            multiprocess_mode="livesum",
-            registry=self._registry,
-        )
-        self._loads = Histogram(
+        self.cache_bytes = gauge("gateway_cache_bytes", "Memory that the cached logits take.")
+        self._loads = histogram(
             "gateway_model_load_duration_seconds",
             "Time of a model's load on demand, failed ones included.",
-            buckets=_BUCKETS,
-            registry=self._registry,
         )
+        # prometheus_client's own way from labels to a series costs more than counting does.
+        self._answers = cache(
+            lambda route, code: (requests.labels(route, code), durations.labels(route))
+        )
+        self._stages = {stage: stages.labels(stage) for stage in get_args(Stage)}
+        self._cache_results = {
+            result: cache_requests.labels(result) for result in get_args(CacheResult)
+        }
 
     def observe_request(self, route: str, code: int, seconds: float) -> None:
         """One request has its answer."""
-        series = self._answers.get((route, code))
-        if series is None:
-            series = self._requests.labels(route, code), self._duration.labels(route)
-            self._answers[route, code] = series
-        answered, duration = series
+        answered, duration = self._answers(route, code)
         answered.inc()
         duration.observe(seconds)
 
     def stage(self, stage: Stage) -> "_Timed":
         """A block that times one stage of one image; a stage that fails is timed as well."""
-        return _Timed(self._stage_children[stage])
+        return _Timed(self._stages[stage])
 
     def count_images(self, number: int) -> None:
         """So many images have their predictions."""
@@ -126,7 +104,7 @@ class Metrics:
 
     def count_cache(self, result: CacheResult) -> None:
         """One image was looked up in the cache."""
-        self._cache_children[result].inc()
+        self._cache_results[result].inc()
 
     def observe_load(self, seconds: float) -> None:
         """One load on demand has ended."""
