@@ -26,9 +26,13 @@ class Options(NamedTuple):
 
 
 _DEFAULTS: Final = Options()
-_HEADERS: Final = frozenset(f"x-{name.replace('_', '-')}" for name in Options._fields) | {
-    "x-scale-up-timeout"
+_HEADERS: Final = {
+    "use_cache": "x-use-cache",
+    "wait_for_model": "x-wait-for-model",
+    "load_model": "x-load-model",
+    "scale_up_timeout_s": "x-scale-up-timeout",
 }
+_ANY_HEADER: Final = frozenset(_HEADERS.values())
 
 
 def read_options(headers: Mapping[str, str], body_options: Mapping[str, object]) -> Options:
@@ -38,18 +42,18 @@ def read_options(headers: Mapping[str, str], body_options: Mapping[str, object])
         headers: Of the request, by lower-case name.
         body_options: The object `options` of a JSON body.
     """
-    if not body_options and _HEADERS.isdisjoint(headers):
+    if not body_options and _ANY_HEADER.isdisjoint(headers):
         return _DEFAULTS
 
     def flag(name: str, default: bool) -> bool:
         in_body = parse_flag(body_options.get(name), default)
-        return parse_flag(headers.get(f"x-{name.replace('_', '-')}"), in_body)
+        return parse_flag(headers.get(_HEADERS[name]), in_body)
 
     return Options(
         use_cache=flag("use_cache", _DEFAULTS.use_cache),
         wait_for_model=flag("wait_for_model", _DEFAULTS.wait_for_model),
         load_model=flag("load_model", _DEFAULTS.load_model),
-        scale_up_timeout_s=_parse_seconds(headers.get("x-scale-up-timeout")),
+        scale_up_timeout_s=_parse_seconds(headers.get(_HEADERS["scale_up_timeout_s"])),
     )
 
 

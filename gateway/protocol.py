@@ -56,8 +56,8 @@ class JoinedWrites:
             self._loop.call_soon(self.flush)
 
     def flush(self) -> None:
-        """Send what is held."""
-        if self._held:
+        """Send what is held, if there is still somebody to send it to."""
+        if self._held and not self._transport.is_closing():
             held, self._held = self._held, b""
             self._transport.write(held)
 

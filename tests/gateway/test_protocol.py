@@ -56,6 +56,20 @@ def test_head_alone_leaves_at_the_next_turn() -> None:
     assert events_of(answer) == [b"head"]
 
 
+def test_nothing_is_written_to_a_connection_that_broke() -> None:
+    """A transport that is closed already takes a write for a mistake of its owner."""
+    recorder = Recorder()
+
+    async def run() -> None:
+        transport = JoinedWrites(cast(asyncio.Transport, recorder), asyncio.get_running_loop())
+        transport.write(b"head")
+        recorder.close()
+        await asyncio.sleep(0)
+
+    asyncio.run(run())
+    assert recorder.events == ["closed"]
+
+
 def test_nothing_is_lost_on_closing() -> None:
     """What is held leaves first."""
 
