@@ -1,0 +1,61 @@
+"""What the process asks of malloc and of the scheduler, seen from outside of it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+TIMEOUT_S = 60
+ROUNDS = 100
+# Of a decoded photograph.
+BYTES = 6_000_000
+
+FAULTS = f"""
+import resource, sys
+from gateway.process import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+def use():
+    # Three buffers, as decoding and resizing have them: pixels, a copy, the resizer's own.
+    buffers = [bytearray({BYTES}) for _ in range(3)]
+use()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range({ROUNDS}):
+    use()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+POLICY = """
+import os, threading
+from gateway.process import interrupt_no_one
+interrupt_no_one()
+found = []
+thread = threading.Thread(target=lambda: found.append(os.sched_getscheduler(0)))
+thread.start()
+thread.join()
+print([os.sched_getscheduler(0), *found] == [os.SCHED_BATCH] * 2)
+"""
+
+
+def output_of(program: str, *arguments: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=True,
+    ).stdout.strip()
+
+
+def test_memory_of_one_image_serves_the_next() -> None:
+    """Without it the kernel maps and clears every page of every image."""
+    pages_an_image = 3 * BYTES // 4096
+
+    kept, given_back = (int(output_of(FAULTS, how)) for how in ("keep", "leave"))
+
+    assert given_back > ROUNDS * pages_an_image / 2
+    assert kept < 2 * pages_an_image
+
+
+def test_threads_inherit_the_policy() -> None:
+    """So it is set before there are any."""
+    assert output_of(POLICY) == "True"
