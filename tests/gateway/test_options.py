@@ -39,6 +39,21 @@ def test_header_wins_over_the_body_and_the_body_over_the_default() -> None:
 
 
 @pytest.mark.parametrize(
+    ("header", "options"),
+    [
+        (("x-use-cache", "0"), Options(use_cache=False)),
+        (("x-wait-for-model", "1"), Options(wait_for_model=True)),
+        (("x-load-model", "0"), Options(load_model=False)),
+        (("x-scale-up-timeout", "7"), Options(scale_up_timeout_s=7.0)),
+        (("x-something-else", "0"), Options()),
+    ],
+)
+def test_each_flag_has_its_header(header: tuple[str, str], options: Options) -> None:
+    """One of them alone, without a body's options."""
+    assert read_options(dict([header]), {}) == options
+
+
+@pytest.mark.parametrize(
     ("written", "seconds"),
     [("30", 30.0), ("0.5", 0.5), ("-1", None), ("nan", None), ("inf", None), ("soon", None)],
 )
