@@ -141,6 +141,8 @@ _CLASSIFY_PARAMETERS: Final[list[Json]] = [
     _flag("x-wait-for-model", "false", "`true`: hold the request until the model is loaded."),
     _flag("x-load-model", "true", "`0`: do not load a model that is not loaded."),
 ]
+# Overrides the security of the whole document: no token is asked for.
+_OPEN: Final[Json] = {"security": []}
 _RESPONSE_HEADERS: Final[Json] = {
     name: {"description": description, "schema": {"type": "string"}}
     for name, description in {
@@ -165,18 +167,21 @@ def _document() -> bytes:
         "/": [],
     }
     paths: Json = {path: {"post": _classify(names)} for path, names in classify_paths.items()}
-    paths["/"]["get"] = _get("Somebody is here", [])
+    paths["/"]["get"] = _get("Somebody is here", []) | _OPEN
     for path in ("/models/{model_id}", "/hf-inference/models/{model_id}"):
         paths[path]["get"] = _get("Facts of a loaded model", ["model_id"])
     for path, summary, names in (
         ("/models/{model_id}/info", "Facts of a loaded model", ["model_id"]),
-        ("/models/{model_id}/health", "Whether a model is loaded", ["model_id"]),
         ("/info", "The version and the loaded models", []),
-        ("/health", "Whether the default model is loaded", []),
         ("/status/{model_id}", "State of a model, as huggingface_hub asks it", ["model_id"]),
-        ("/api/models/{model_id}", "Who serves a model, as the hub says it", ["model_id"]),
     ):
         paths[path] = {"get": _get(summary, names)}
+    for path, summary, names in (
+        ("/models/{model_id}/health", "Whether a model is loaded", ["model_id"]),
+        ("/health", "Whether the default model is loaded", []),
+        ("/api/models/{model_id}", "Who serves a model, as the hub says it", ["model_id"]),
+    ):
+        paths[path] = {"get": _get(summary, names) | _OPEN}
     paths["/framework/{framework}"] = {
         "get": _get("Loaded models of a framework", ["framework"], answer="array")
     }

@@ -85,6 +85,18 @@ def test_only_probes_and_documents_are_open(guarded: RunningGateway) -> None:
     assert preflight.status_code == 200
 
 
+def test_description_says_what_is_open(guarded: RunningGateway) -> None:
+    """For each operation: `security` is empty where no token is asked for, and nowhere else."""
+    names = {"model_id": "test/vit", "task": "image-classification", "framework": "transformers"}
+    document = guarded.get("/openapi.json").json()
+    assert document["security"] != []
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            answer = guarded.request(method, path.format(**names), content=PICTURE)
+            is_open = answer.status_code != 401
+            assert is_open is (operation.get("security") == []), (method, path)
+
+
 def test_revoked_and_new_tokens_count_at_once(
     guarded: RunningGateway, file: Path, token: str
 ) -> None:
