@@ -120,7 +120,7 @@ def _traced(model: Any, steps: ImageSteps, batch_size: int) -> torch.jit.ScriptM
     example = torch.zeros((batch_size, size.height, size.width, channels), dtype=torch.uint8)
     wrapped = ServedClassifier(model, steps.normalization).eval()
     try:
-        with torch.inference_mode(), _quiet(), _progress(wrapped):
+        with torch.inference_mode(), _quiet(), _progress():
             traced: torch.jit.ScriptModule = torch.jit.trace(wrapped, example, check_trace=False)
     except (ValueError, RuntimeError, TypeError, AttributeError) as exc:
         raise ExportError(f"the model cannot be traced: {first_line(exc)}") from exc
@@ -128,10 +128,9 @@ def _traced(model: Any, steps: ImageSteps, batch_size: int) -> torch.jit.ScriptM
 
 
 @contextmanager
-def _progress(model: torch.nn.Module) -> Iterator[None]:
-    """A bar that moves on with each of the model's modules."""
-    total = sum(1 for _ in model.modules())
-    with tqdm(total=total, desc="trace", unit="module", disable=None) as bar:
+def _progress() -> Iterator[None]:
+    """A count that moves on with each module that is called; how many will be, nobody knows."""
+    with tqdm(desc="trace", unit=" modules", disable=None) as bar:
 
         def count(*_: object) -> None:
             bar.update()

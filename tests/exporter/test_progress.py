@@ -1,0 +1,45 @@
+"""Long steps show on a terminal how far they are."""
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import termios
+from pathlib import Path
+
+from tests.stack import VITRITON
+
+ROWS, COLUMNS = 40, 120
+TIMEOUT_S = 120
+
+
+def on_a_terminal(argv: list[str], folder: Path) -> str:
+    """What a command that ends by itself writes to a terminal."""
+    ours, its = pty.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
+    written = b""
+    with subprocess.Popen(argv, cwd=folder, stdin=its, stdout=its, stderr=its) as process:
+        os.close(its)
+        while True:
+            try:
+                written += os.read(ours, 65536)
+            except OSError:
+                # Linux's word for a terminal that nobody has open any more.
+                break
+        assert process.wait(TIMEOUT_S) == 0, written.decode()
+    os.close(ours)
+    return written.decode()
+
+
+def test_each_step_of_an_export_says_how_far_it_is(vit: Path, tmp_path: Path) -> None:
+    """Reference, trace and verification, and half precision where it is asked for."""
+    written = on_a_terminal(
+        [*VITRITON, "export", str(vit), "--max-batch-size", "1", "--precision", "fp16"], tmp_path
+    )
+
+    last = dict(re.findall(r"([a-z ]+): +(\d+)%\|", written))
+    assert last == {step: "100" for step in ("reference", "verify", "low precision")}
+    traced = re.findall(r"trace: (\d+) modules", written)
+    assert int(traced[-1]) > 10
