@@ -40,6 +40,6 @@ def test_each_step_of_an_export_says_how_far_it_is(vit: Path, tmp_path: Path) ->
     )
 
     last = dict(re.findall(r"([a-z ]+): +(\d+)%\|", written))
-    assert last == {step: "100" for step in ("reference", "verify", "low precision")}
+    assert last == dict.fromkeys(("reference", "verify", "low precision"), "100")
     traced = re.findall(r"trace: (\d+) modules", written)
     assert int(traced[-1]) > 10
