@@ -35,7 +35,7 @@ CONCURRENCY: Final = 32
 SECONDS: Final = 4.0
 MEMORY_REQUESTS: Final = 10_000
 _OPEN_LOOP_SHARE: Final = 0.5
-_WORK: Final = Path("bench/.work")
+WORK: Final = Path("bench/.work")
 _DEMO: Final = Path("demo/checkpoint")
 
 
@@ -78,7 +78,7 @@ def null_model(repository: Path, small: Path) -> dict[str, Any]:
         floors = []
         for n in range(ROUNDS):
             say(f"null model, round {n + 1} of {ROUNDS}")
-            floors.append(_floor(small, cpus))
+            floors.append(floor_ms(small, cpus))
             for server in servers:
                 rounds[server.name].append(measure(server, NULL, small, closed(CONCURRENCY)))
         say("null model, one client, and an open loop")
@@ -94,7 +94,7 @@ def null_model(repository: Path, small: Path) -> dict[str, Any]:
         }
 
 
-def _floor(picture: Path, cpus: int) -> float:
+def floor_ms(picture: Path, cpus: int) -> float:
     """CPU milliseconds to decode and resize, with all processors busy at it, as under load."""
     arguments = ["-m", "bench.limits", "floor", str(picture)]
     with ThreadPoolExecutor(cpus) as pool:
@@ -188,9 +188,9 @@ def main() -> None:
     if options.gpu and not torch.cuda.is_available():
         raise SystemExit("bench: there is no NVIDIA GPU here; `make bench` measures the CPU")
     has_bf16 = cpu_has_bf16() and not options.gpu
-    repository = (_WORK / ("models-gpu" if options.gpu else "models")).resolve()
+    repository = (WORK / ("models-gpu" if options.gpu else "models")).resolve()
     prepare(repository, wanted(on_gpu=options.gpu, has_bf16=has_bf16))
-    small, large = (write_picture(_WORK, size).resolve() for size in (SMALL, LARGE))
+    small, large = (write_picture(WORK, size).resolve() for size in (SMALL, LARGE))
     start = monotonic()
     report: dict[str, Any] = {
         "date": datetime.now(UTC).date().isoformat(),

@@ -1,0 +1,112 @@
+"""Two or more checkouts of this project under the same load, in turn, in one run.
+
+    git worktree add ../before HEAD
+    python -m bench.compare before=../before now=.
+    python -m bench.compare now=. three=.,GATEWAY_CACHE_BYTES=0 --model bench/vit-tiny
+
+Steps of a few percent drown in what the machine does by itself from one minute to the next; what it
+does within a round it does to all. Each is a folder, and settings of its own after commas;
+`in-process` alone is the baseline without Triton. Models and pictures are those of `make bench`.
+"""
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+from bench.measure import Measured, measure
+from bench.models import NULL, prepare, wanted
+from bench.pictures import LARGE, SMALL, write_picture
+from bench.run import WORK, closed, floor_ms
+from bench.servers import Server, in_process_baseline, vitriton
+from exporter.precision import cpu_has_bf16
+from gateway.cpus import available_cpus
+
+_SIZES: Final = {"small": SMALL, "large": LARGE}
+_IN_PROCESS: Final = "in-process"
+_KINDS: Final = ("gateway", "tritonserver", "stub", "server")
+
+
+def _started(
+    what: str, model_id: str, repository: Path
+) -> tuple[str, AbstractContextManager[Server]]:
+    """The name and the server of `NAME=FOLDER[,VARIABLE=VALUE...]`."""
+    if what == _IN_PROCESS:
+        return what, in_process_baseline(repository, available_cpus())
+    name, found, rest = what.partition("=")
+    folder, *settings = rest.split(",")
+    if not found or not (Path(folder) / "gateway").is_dir():
+        raise SystemExit(f"bench: {what}: expected NAME=FOLDER of a checkout, or {_IN_PROCESS}")
+    environment = dict(setting.split("=", 1) for setting in settings)
+    root = Path(folder).resolve()
+    return name, vitriton([model_id], repository, root, PYTHONPATH=str(root), **environment)
+
+
+def compare(options: argparse.Namespace) -> dict[str, list[Measured]]:
+    """The rounds of each server, and the floor of decoding, on standard error as they come."""
+    repository = (WORK / "models").resolve()
+    prepare(repository, wanted(on_gpu=False, has_bf16=cpu_has_bf16()))
+    picture = write_picture(WORK, _SIZES[options.picture]).resolve()
+    load = closed(options.concurrency, options.seconds)
+    rounds: dict[str, list[Measured]] = {}
+    with contextlib.ExitStack() as stack:
+        servers = {}
+        for what in options.what:
+            name, starting = _started(what, options.model, repository)
+            servers[name] = stack.enter_context(starting)
+            measure(servers[name], options.model, picture, closed(options.concurrency, 1.0))
+        for n in range(options.rounds):
+            floor = floor_ms(picture, available_cpus())
+            print(f"round {n + 1}: decoding takes {floor:.2f} ms", file=sys.stderr, flush=True)
+            # Whoever is first in one round is not in the next.
+            order = list(servers.items())
+            for name, server in order[n % len(order) :] + order[: n % len(order)]:
+                rounds.setdefault(name, []).append(measure(server, options.model, picture, load))
+    return {name: rounds[name] for name in servers}
+
+
+def table(rounds: dict[str, list[Measured]]) -> Sequence[str]:
+    """Ratios to the first, as medians over the rounds, then what they are ratios of."""
+    first = next(iter(rounds.values()))
+    lines = ["| server | requests/s | p50 | CPU | CPU ms a request | errors |", "|---" * 6 + "|"]
+    for name, found in rounds.items():
+        speed, p50, cpu = (
+            median(value(ours) / value(theirs) for ours, theirs in zip(found, first, strict=True))
+            for value in (lambda m: m.requests_per_s, lambda m: m.p50_ms, _cpu_ms)
+        )
+        parts = ", ".join(
+            f"{kind} {median(m.cpu_ms[kind] for m in found):.3f}"
+            for kind in _KINDS
+            if kind in found[0].cpu_ms
+        )
+        rate = median(m.requests_per_s for m in found)
+        latency = median(m.p50_ms for m in found)
+        lines.append(
+            f"| {name} | {speed:.3f} ({rate:.1f}) | {p50:.3f} ({latency:.1f} ms) | {cpu:.3f}"
+            f" | {parts} | {sum(m.errors for m in found)} |"
+        )
+    return lines
+
+
+def _cpu_ms(measured: Measured) -> float:
+    return sum(measured.cpu_ms.get(kind, 0.0) for kind in _KINDS)
+
+
+def main() -> None:
+    """Measure, and print the table."""
+    parser = argparse.ArgumentParser(description="Compare checkouts under the same load.")
+    parser.add_argument("what", nargs="+", help=f"NAME=FOLDER[,VARIABLE=VALUE...] or {_IN_PROCESS}")
+    parser.add_argument("--model", default=NULL, help="one of bench/models.py")
+    parser.add_argument("--picture", choices=_SIZES, default="small")
+    parser.add_argument("--concurrency", type=int, default=32)
+    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--rounds", type=int, default=6)
+    print("\n".join(table(compare(parser.parse_args()))))
+
+
+if __name__ == "__main__":
+    main()
