@@ -11,10 +11,12 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Final, NamedTuple
 
+from gateway.cpus import cpus_of_threads
 from gateway.pixels import Pixels
+from gateway.process import stay_on
 
 # More would have the first of them wait too long for the others.
-_TOGETHER: Final = 8
+_TOGETHER: Final = 12
 
 _Future = asyncio.Future[Pixels]
 
@@ -34,8 +36,8 @@ class DecodePool:
         self._done: deque[tuple[_Future, Pixels | Exception]] = deque()
         self._is_waking = False
         self._threads = [
-            threading.Thread(target=self._work, name=f"decode-{n}", daemon=True)
-            for n in range(threads)
+            threading.Thread(target=self._work, args=(cpu,), name=f"decode-{n}", daemon=True)
+            for n, cpu in enumerate(cpus_of_threads(threads))
         ]
         for thread in self._threads:
             thread.start()
@@ -59,7 +61,9 @@ class DecodePool:
         result: Pixels = await future
         return result
 
-    def _work(self) -> None:
+    def _work(self, cpu: int | None) -> None:
+        if cpu is not None:
+            stay_on(cpu)
         while (job := self._jobs.get()) is not None:
             if job.is_long:
                 self._wake()

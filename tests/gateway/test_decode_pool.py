@@ -1,6 +1,7 @@
 """Decoding threads: every caller gets its own result, and nothing is done for those who left."""
 
 import asyncio
+import os
 import threading
 
 import numpy as np
@@ -124,3 +125,38 @@ def test_threads_end_on_closing(threads: int) -> None:
 
     asyncio.run(run())
     assert threading.active_count() == before
+
+
+def affinities(threads: int) -> list[frozenset[int]]:
+    """The processors that each thread of a pool may use, all of them at work at once."""
+    together = threading.Barrier(threads)
+    found: list[frozenset[int]] = []
+
+    def decode() -> Pixels:
+        found.append(frozenset(os.sched_getaffinity(0)))
+        together.wait(BOUND_S)
+        return pixels(0)
+
+    async def run() -> None:
+        pool = DecodePool(threads)
+        try:
+            await asyncio.gather(*(pool.run(decode) for _ in range(threads)))
+        finally:
+            pool.close()
+
+    asyncio.run(run())
+    return found
+
+
+def test_as_many_threads_as_processors_have_one_each() -> None:
+    """None waits behind another while a processor is idle."""
+    cpus = os.sched_getaffinity(0)
+
+    assert sorted(affinities(len(cpus)), key=min) == [{cpu} for cpu in sorted(cpus)]
+
+
+def test_fewer_or_more_threads_go_where_there_is_room() -> None:
+    """Those of several processes, or of a quota, would else all be on the same processors."""
+    cpus = os.sched_getaffinity(0)
+
+    assert set(affinities(len(cpus) + 1)) == {frozenset(cpus)}
