@@ -6,6 +6,7 @@ differences and docs/decisions/0005-decoder-and-resizer.md the choice.
 
 import io
 import math
+import struct
 import threading
 from typing import Final, Literal, NamedTuple
 
@@ -40,8 +41,15 @@ _LARGE_PIXELS: Final = 2_000_000
 
 # Orientations that exchange width and height.
 _SWAPPING: Final = frozenset({5, 6, 7, 8})
+# ISO/IEC 10918-1, table B.1.
+_MARK: Final = 0xFF
+_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_WITH_LENGTH: Final = frozenset(range(0xC0, 0xFF)) - frozenset(range(0xD0, 0xDA))
 _START_OF_SCAN: Final = 0xDA
 _APP1: Final = 0xE1
+_SEGMENT_HEAD: Final = struct.Struct(">BBH")
+_FRAME: Final = struct.Struct(">BHHB")
+_COMPONENTS: Final = frozenset({1, 3})
 
 # A resizer keeps its buffers and is not shared between threads.
 _own = threading.local()
@@ -68,15 +76,20 @@ def read_jpeg_header(data: bytes) -> JpegHeader | None:
 
     Those in four colours are left to Pillow, as are those whose metadata is damaged.
     """
-    if not data.startswith(b"\xff\xd8\xff"):
+    segments = _segments(data)
+    frames = [at for kind, at in segments.items() if kind in _FRAMES]
+    if len(frames) != 1 or _START_OF_SCAN not in segments:
+        return None
+    # Precision, height, width, number of components (ISO/IEC 10918-1 B.2.2).
+    precision, height, width, components = _FRAME.unpack_from(data, frames[0])
+    if precision != 8 or not height or not width or components not in _COMPONENTS:
         return None
     try:
-        height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
-        orientation = _orientation(data) if _APP1 in _markers(data) else 1
+        orientation = _orientation(data) if _APP1 in segments else 1
     # Pillow's plug-ins raise many errors for bad metadata.
     except Exception:
         return None
-    if colorspace not in {"Gray", "YCbCr", "RGB"} or orientation not in range(1, 9):
+    if orientation not in range(1, 9):
         return None
     return JpegHeader(width, height, orientation)
 
@@ -87,15 +100,28 @@ def _orientation(data: bytes) -> int:
         return found
 
 
-def _markers(data: bytes) -> set[int]:
-    """Kinds of the segments before the first scan (ISO/IEC 10918-1 B.1)."""
-    found: set[int] = set()
-    at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != _START_OF_SCAN:
-        if data[at + 1] != 0xFF:
-            found.add(data[at + 1])
-            at += 1 + int.from_bytes(data[at + 2 : at + 4])
-        at += 1
+def _segments(data: bytes) -> dict[int, int]:
+    """Where the content of each segment starts, the last one of a kind, up to the first scan.
+
+    Read here, not by the decoder: each call of it lets go of the GIL and has to get it back. What
+    is no plain sequence of segments (ISO/IEC 10918-1 B.1) ends without the scan.
+    """
+    found: dict[int, int] = {}
+    if not data.startswith(b"\xff\xd8\xff"):
+        return found
+    at, end = 2, len(data) - _SEGMENT_HEAD.size - _FRAME.size
+    while at <= end:
+        mark, kind, length = _SEGMENT_HEAD.unpack_from(data, at)
+        if mark == kind == _MARK:
+            # Any number of them may fill the space before a marker.
+            at += 1
+            continue
+        if mark != _MARK or kind not in _WITH_LENGTH or length < 2:
+            break
+        found[kind] = at + _SEGMENT_HEAD.size
+        if kind == _START_OF_SCAN:
+            break
+        at += 2 + length
     return found
 
 

@@ -4,6 +4,7 @@ Pure numpy in float32. Follows `ImageClassificationPipeline.postprocess` of tran
 later; earlier releases chose other activations for some problem types.
 """
 
+from math import isfinite
 from typing import Literal, TypedDict
 
 import numpy as np
@@ -42,7 +43,8 @@ def check_logits(logits: Logits, num_labels: int) -> None:
         raise InferenceFailed(
             f"The model returned {logits.size} logits for {num_labels} labels; export it again"
         )
-    if not np.isfinite(logits).all():
+    # One that is not finite makes this sum so; a sum too large for a float means nothing.
+    if not isfinite(logits.dot(logits)) and not np.isfinite(logits).all():
         raise InferenceFailed("The model returned a logit that is not a finite number")
 
 

@@ -1,6 +1,7 @@
 """The faster image modes: how far they may be from `reference`, for any picture and size."""
 
 import io
+import re
 
 import numpy as np
 import pytest
@@ -146,3 +147,38 @@ def test_pixel_limit_holds_before_a_jpeg_is_decoded() -> None:
     """From its header."""
     with pytest.raises(InvalidImage, match="GATEWAY_MAX_IMAGE_PIXELS"):
         decode(encode(gradient(101, 100), "JPEG"), steps(), 10_000, "fast")
+
+
+@given(
+    st.sampled_from(["RGB", "L", "CMYK"]),
+    st.booleans(),
+    st.lists(
+        st.tuples(
+            st.sampled_from(["replace", "insert", "delete"]),
+            st.integers(2, 2**16),
+            st.one_of(
+                st.sampled_from([0x00, 0xC0, 0xC2, 0xD8, 0xDA, 0xE1, 0xFF]), st.integers(0, 255)
+            ),
+        ),
+        min_size=1,
+        max_size=3,
+    ),
+)
+def test_damaged_head_comes_to_what_pillow_makes_of_it(
+    mode: str, is_progressive: bool, damage: list[tuple[str, int, int]]
+) -> None:
+    """The same picture or the same refusal, whatever stands before the scan."""
+    data = bytearray(encode(gradient(40, 30).convert(mode), "JPEG", progressive=is_progressive))
+    head = data.index(b"\xff\xda") + 10
+    for what, place, value in damage:
+        at = 2 + place % head
+        data[at : at + (what != "insert")] = b"" if what == "delete" else bytes([value])
+    preprocessing = steps(resize={"height": 16, "width": 24})
+
+    try:
+        decode(bytes(data), preprocessing, LIMIT, "reference")
+    except InvalidImage as exc:
+        with pytest.raises(InvalidImage, match=re.escape(str(exc))):
+            decode(bytes(data), preprocessing, LIMIT, "fast")
+    else:
+        assert distance(bytes(data), preprocessing) <= NOISE_BOUND
