@@ -15,7 +15,6 @@ from starlette.types import Receive, Scope, Send
 from gateway.authorization import check_token
 from gateway.classifier import Classification, IncomingRequest
 from gateway.errors import (
-    ClientClosedRequest,
     GatewayError,
     NoDefaultModel,
     PayloadTooLarge,
@@ -24,6 +23,7 @@ from gateway.errors import (
 )
 from gateway.ids import new_id
 from gateway.paths import Target
+from gateway.presence import EXTENSION, WhilePresent, gone
 from gateway.rendering import error_parts, send_json, unexpected_error_parts
 from gateway.schemas import render_predictions
 from gateway.settings import Settings
@@ -64,7 +64,7 @@ async def _answer(scope: Scope, receive: Receive, state: State) -> tuple[bytes, 
             request_id=scope["request_id"],
             deadline=deadline,
         )
-        async with _Present(receive):
+        async with WhilePresent(scope["extensions"][EXTENSION]):
             answer = await state["classifier"].classify(incoming)
     return (
         render_predictions(answer.predictions),
@@ -131,7 +131,7 @@ async def _read_body(receive: Receive, settings: Settings, deadline: float) -> b
             while more and size <= _DRAINED_BODIES * limit:
                 message = await receive()
                 if message["type"] == "http.disconnect":
-                    raise _gone()
+                    raise gone()
                 chunk, more = message.get("body", b""), message.get("more_body", False)
                 size += len(chunk)
                 if size <= limit:
@@ -146,39 +146,3 @@ async def _read_body(receive: Receive, settings: Settings, deadline: float) -> b
     if size > limit:
         raise PayloadTooLarge(limit)
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-
-class _Present:
-    """Cancels what is done in its block once nobody waits for the answer.
-
-    Raises:
-        ClientClosedRequest
-    """
-
-    def __init__(self, receive: Receive) -> None:
-        self._receive = receive
-        self._is_over = False
-        self._has_gone = False
-
-    async def __aenter__(self) -> None:
-        self._task = asyncio.current_task()
-        # After the body this is the next, and the only, message there can be.
-        self._gone = asyncio.ensure_future(self._receive())
-        self._gone.add_done_callback(self._cancel)
-
-    def _cancel(self, _: object) -> None:
-        if not self._is_over and self._task is not None:
-            self._has_gone = True
-            self._task.cancel()
-
-    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._is_over = True
-        self._gone.cancel()
-        if self._has_gone and self._task is not None:
-            self._task.uncancel()
-            if kind is asyncio.CancelledError:
-                raise _gone()
-
-
-def _gone() -> ClientClosedRequest:
-    return ClientClosedRequest("The client closed the connection")

@@ -1,10 +1,14 @@
-"""uvicorn's HTTP protocol: JSON where it would answer in plain text, an answer in one write."""
+"""uvicorn's HTTP protocol: JSON where it would answer in plain text, an answer in one write.
+
+It tells of a caller who has gone without being asked.
+"""
 
 import asyncio
 from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from gateway.presence import EXTENSION, Presence
 from gateway.schemas import render_error
 
 _HEAD: Final = (
@@ -21,7 +25,19 @@ class JsonErrorsProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
         """Have all that is written of an answer leave together."""
         joined: Any = JoinedWrites(transport, self.loop)
+        self._presence = Presence()
         super().connection_made(joined)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell whoever works for this caller."""
+        super().connection_lost(exc)
+        self._presence.end()
+
+    def on_message_begin(self) -> None:
+        """Let the request's application know the connection."""
+        super().on_message_begin()
+        extensions: Any = {EXTENSION: self._presence}
+        self.scope["extensions"] = extensions
 
     def send_400_response(self, msg: str) -> None:
         """Answer bytes that cannot be parsed, and close the connection."""
