@@ -46,7 +46,7 @@ def create_app(settings: Settings) -> ASGIApp:
         # Before there are threads: they inherit it.
         interrupt_no_one()
         keep_freed_memory()
-        async with TritonClient(settings.triton_url) as triton:
+        async with TritonClient(settings.triton_url, settings.shared_memory_bytes) as triton:
             models = ModelDirectory(triton)
             classifier = ImageClassifier(settings, triton, models, metrics)
             async with aclosing(classifier):

@@ -4,6 +4,7 @@ Pure. Of a request only the pixels change, and protobuf allows its fields in any
 concatenated, so the head of each batch size is serialised once.
 """
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
@@ -48,10 +49,13 @@ def build_request(triton_name: str, pixels: Sequence[Pixels], request_id: str) -
 
 @lru_cache(maxsize=_HEADS)
 def _head(triton_name: str, shape: tuple[int, ...]) -> bytes:
+    return bytes(_request(triton_name, shape).SerializeToString())
+
+
+def _request(triton_name: str, shape: tuple[int, ...]) -> ModelInferRequest:
     tensor = ModelInferRequest.InferInputTensor(name=INPUT_NAME, datatype="UINT8", shape=shape)
     output = ModelInferRequest.InferRequestedOutputTensor(name=OUTPUT_NAME)
-    request = ModelInferRequest(model_name=triton_name, inputs=[tensor], outputs=[output])
-    return bytes(request.SerializeToString())
+    return ModelInferRequest(model_name=triton_name, inputs=[tensor], outputs=[output])
 
 
 def _varint(number: int) -> bytes:
@@ -62,6 +66,27 @@ def _varint(number: int) -> bytes:
         number >>= 7
     encoded.append(number)
     return bytes(encoded)
+
+
+def build_shared_request(
+    triton_name: str, shape: tuple[int, ...], region: str, offset: int, request_id: str
+) -> bytes:
+    """The request for a batch of images in shared memory.
+
+    Args:
+        triton_name: The model's name.
+        shape: `(n, height, width, channels)`.
+        region: The name by which Triton knows the memory.
+        offset: Where in it the images are, one behind the other.
+        request_id: Goes into Triton's log.
+    """
+    request = _request(triton_name, shape)
+    request.id = request_id
+    parameters = request.inputs[0].parameters
+    parameters["shared_memory_region"].string_param = region
+    parameters["shared_memory_offset"].int64_param = offset
+    parameters["shared_memory_byte_size"].int64_param = math.prod(shape)
+    return bytes(request.SerializeToString())
 
 
 def parse_response(data: bytes, images: int) -> list[Logits] | None:

@@ -40,6 +40,9 @@ class Settings(BaseSettings):
     threads; unset, one for every four processors of the quota."""
     triton_url: str = "127.0.0.1:8001"
     """Triton's gRPC endpoint, `host:port`, without a scheme."""
+    shared_memory_bytes: Annotated[int, Field(ge=0)] = 0
+    """Memory of each process, of `/dev/shm`, in which a Triton on the same host finds the pixels;
+    `0` sends them. `vitriton serve` sets 16 MiB."""
     default_model: str | None = None
     """Model id that `POST /` means and whose readiness `/health` reports; unset, `/health` asks
     whether Triton is up."""

@@ -24,7 +24,7 @@ from gateway.errors import (
     ModelNotReady,
     TritonUnreachable,
 )
-from gateway.model_infer import METHOD, build_request, parse_response
+from gateway.model_infer import METHOD, build_request, build_shared_request, parse_response
 from gateway.modelspec import (
     CONTRACT_PARAMETER,
     OUTPUT_NAME,
@@ -36,6 +36,7 @@ from gateway.modelspec import (
 )
 from gateway.pixels import Pixels
 from gateway.postprocess import Logits
+from gateway.shared_pixels import SharedPixels
 
 _MAX_MESSAGE_BYTES: Final = 2**31 - 1
 # tritonclient replaces its own channel arguments by these, so the sizes are said again.
@@ -83,9 +84,16 @@ class RepositoryEntry:
 class TritonClient:
     """One gRPC channel to one Triton endpoint. A context manager, within one event loop."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, shared_memory_bytes: int = 0) -> None:
+        """Open no connection yet.
+
+        Args:
+            url: `host:port`.
+            shared_memory_bytes: Memory to share with a Triton on this host; 0 to send all pixels.
+        """
         self._url = url
         self._client: Any = InferenceServerClient(url, channel_args=_CHANNEL_ARGS)
+        self._shared = SharedPixels(self._client, shared_memory_bytes)
         # The one call that is made for every image; it takes and gives bytes.
         self._channel = grpc.aio.insecure_channel(url, options=_CHANNEL_ARGS)
         self._model_infer: Any = self._channel.unary_unary(METHOD)
@@ -94,6 +102,7 @@ class TritonClient:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self._shared.aclose()
         await self._channel.close()
         await self._client.close()
 
@@ -212,15 +221,38 @@ class TritonClient:
         Raises:
             ModelNotFound, ModelNotReady, TritonUnreachable, DeadlineExceeded, InferenceFailed
         """
-        request = build_request(triton_model_name(spec.model_id), pixels, request_id)
+        name = triton_model_name(spec.model_id)
         try:
-            response = await self._model_infer(request, timeout=timeout_s)
+            response = await self._infer_shared(name, pixels, timeout_s, request_id)
+            if response is None:
+                request = build_request(name, pixels, request_id)
+                response = await self._model_infer(request, timeout=timeout_s)
         except grpc.aio.AioRpcError as exc:
             raise translate(exc.code().name, exc.details() or "", spec.model_id, self._url) from exc
         logits = parse_response(response, len(pixels))
         if logits is None:
             raise InferenceFailed(f"Triton sent no `{OUTPUT_NAME}` for model {spec.model_id}")
         return logits
+
+    async def _infer_shared(
+        self, name: str, pixels: Sequence[Pixels], timeout_s: float, request_id: str
+    ) -> bytes | None:
+        """Triton's answer to pixels in shared memory; none if they have to be sent."""
+        place = self._shared.put(pixels)
+        if place is None:
+            return None
+        shape = (len(pixels), *pixels[0].shape)
+        request = build_shared_request(name, shape, place.region.name, place.offset, request_id)
+        try:
+            response: bytes = await self._model_infer(request, timeout=timeout_s)
+            return response
+        except grpc.aio.AioRpcError as exc:
+            if not self._shared.is_unknown(place, exc.details() or ""):
+                raise
+            return None
+        finally:
+            # After a timeout Triton may still read what the next call writes: nobody waits for it.
+            place.region.give_back(place.offset)
 
     def _translate(self, exc: InferenceServerException, model_id: str) -> GatewayError:
         code = str(exc.status()).removeprefix("StatusCode.")

@@ -32,6 +32,8 @@ log = logging.getLogger("vitriton")
 _GATEWAY_START_TIMEOUT_S: Final = 30.0
 _GATEWAY_GRACE_S: Final = 10.0
 _ASK_TIMEOUT_S: Final = 5.0
+# A hundred images of 224×224; what finds no room is sent.
+_SHARED_MEMORY_BYTES: Final = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +154,7 @@ def _running_gateway(
 ) -> AbstractAsyncContextManager[Process]:
     host, port = listener.getsockname()[:2]
     env = {
+        "GATEWAY_SHARED_MEMORY_BYTES": str(_SHARED_MEMORY_BYTES),
         **os.environ,
         "GATEWAY_HOST": host,
         "GATEWAY_PORT": str(port),

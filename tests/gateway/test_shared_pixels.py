@@ -1,0 +1,74 @@
+"""Memory that is lent in parts, and what becomes of it."""
+
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.shared_pixels import Region
+
+SHM = Path("/dev/shm")
+SIZE = 4096
+MORE_THAN_ANY_MACHINE_HAS = 2**50
+
+
+@given(st.lists(st.one_of(st.integers(1, SIZE // 2), st.none()), max_size=40), st.randoms())
+def test_what_is_lent_is_nobody_elses(wishes: list[int | None], random: Random) -> None:
+    """Numbers are sizes to lend, none gives one of those back."""
+    region = Region(SIZE)
+    region.unlink()
+    lent: dict[int, int] = {}
+    for size in wishes:
+        if size is None:
+            if lent:
+                done = random.choice(sorted(lent))
+                region.give_back(done)
+                del lent[done]
+            continue
+        offset = region.lend(size)
+        if offset is None:
+            edges = [0, *(edge for at in sorted(lent) for edge in (at, at + lent[at])), SIZE]
+            assert all(
+                end - start < size for start, end in zip(edges[::2], edges[1::2], strict=True)
+            )
+            continue
+        assert offset >= 0
+        assert offset + size <= SIZE
+        assert all(offset + size <= at or at + lent[at] <= offset for at in lent)
+        lent[offset] = size
+
+
+def test_images_stand_one_behind_the_other_where_others_can_map_them() -> None:
+    """In the order given, at the offset."""
+    region = Region(SIZE)
+    images = [np.full((2, 3, 3), value, np.uint8) for value in (7, 9)]
+
+    region.write(100, images)
+
+    seen = (SHM / region.name).read_bytes()
+    region.unlink()
+    assert seen[100:136] == bytes([7] * 18 + [9] * 18)
+    assert seen[:100] == bytes(100)
+
+
+def test_unlinked_region_leaves_no_name_and_can_still_be_written() -> None:
+    """Nothing is left behind, whoever is killed."""
+    region = Region(SIZE)
+    region.unlink()
+
+    region.write(0, [np.ones((1, 1, 3), np.uint8)])
+
+    assert not (SHM / region.name).exists()
+
+
+def test_more_than_there_is_is_an_error_at_once() -> None:
+    """Not when a page is missing later, which would end the process; and no name is left."""
+    before = set(SHM.iterdir())
+
+    with pytest.raises(OSError, match=r"space|large"):
+        Region(MORE_THAN_ANY_MACHINE_HAS)
+
+    assert {path for path in SHM.iterdir() if "vitriton-pixels" in path.name} <= before
