@@ -28,8 +28,10 @@ DEFAULT_CPU_MAX_BATCH_SIZE: Final = 8
 
 # TorchScript's executor specialises the graph during the first calls of a shape.
 _WARMUP_CALLS: Final = 3
-# Two on a GPU: one computes while the other copies; more rarely help.
-_INSTANCES: Final[dict[Profile, int]] = {"auto": 1, "cpu": 1, "gpu": 2}
+# Two on a GPU: one computes while the other copies; more rarely help. Two on a CPU, each with half
+# of the threads: fewer that wait for each other. Not where others than our backend may serve it,
+# which would give each all of the threads.
+_INSTANCES: Final[dict[Profile, int]] = {"auto": 1, "cpu": 2, "gpu": 2}
 _KINDS: Final[dict[Profile, int]] = {
     # A GPU where there is one, else the CPU.
     "auto": pb.ModelInstanceGroup.KIND_AUTO,

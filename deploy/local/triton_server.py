@@ -140,6 +140,10 @@ def _environment(triton: EmbeddedTriton) -> dict[str, str]:
     return {
         # torch counts the host's cores, not those this process may use.
         "OMP_NUM_THREADS": str(available_cpus()),
+        # A model's thread that waits for the others spins for up to milliseconds, on a processor
+        # that another instance or the gateway could use. libgomp itself takes this many turns
+        # where it knows processors to be short; of other processes it does not know.
+        "GOMP_SPINCOUNT": "1000",
         **own,
         "PATH": _joined([str(Path(sys.executable).parent), own.get("PATH", "")]),
         "LD_LIBRARY_PATH": _joined([*map(str, triton.libraries), own.get("LD_LIBRARY_PATH", "")]),

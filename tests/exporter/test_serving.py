@@ -72,7 +72,7 @@ def test_configurations_differ_where_the_devices_do(vit: Path, tmp_path: Path) -
         kinds.KIND_CPU,
         kinds.KIND_GPU,
     ]
-    assert [c.instance_group[0].count for c in (base, cpu, gpu)] == [1, 1, 2]
+    assert [c.instance_group[0].count for c in (base, cpu, gpu)] == [1, 2, 2]
     assert [w.batch_size for w in cpu.model_warmup] == [1]
     assert [w.batch_size for w in gpu.model_warmup] == [1, 2, 3, 4]
     assert all(w.count >= 3 for w in gpu.model_warmup)

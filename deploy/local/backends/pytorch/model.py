@@ -7,7 +7,10 @@ Tensors cross by DLPack both ways: without copies, and independent of the numpy 
 (`pb_utils.Tensor(name, ndarray)` gives empty tensors under numpy 2).
 """
 
+import fcntl
 import json
+import os
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +34,7 @@ class TritonPythonModel:
         else:
             self._device = torch.device("cpu")
         _set_threads(config["parameters"])
+        self._processors = _Processors()
         file = config.get("default_model_filename") or _DEFAULT_MODEL_FILE
         path = Path(args["model_repository"]) / args["model_version"] / file
         self._pinned = None
@@ -47,8 +51,9 @@ class TritonPythonModel:
             for request in requests
         ]
         batch = self._gathered(inputs)
-        # One transfer back for the whole batch; on the CPU there is nothing to copy.
-        outputs = self._graph(batch).cpu()
+        with self._processors.taken():
+            # One transfer back for the whole batch; on the CPU there is nothing to copy.
+            outputs = self._graph(batch).cpu()
         if outputs.shape[0] != batch.shape[0]:
             raise RuntimeError(
                 f"the model returned {outputs.shape[0]} results for {batch.shape[0]} images"
@@ -82,6 +87,39 @@ class TritonPythonModel:
         if self._pinned is None or len(self._pinned) < count:
             self._pinned = torch.empty((count, *like.shape[1:]), dtype=like.dtype, pin_memory=True)
         return self._pinned[:count]
+
+
+class _Processors:
+    """Threads for a batch: all when no other instance of any model computes, else half.
+
+    Whoever computes holds a shared lock on this file, of which every Triton has a copy of its own;
+    whoever gets it exclusively is alone. The kernel takes it back from an instance that dies.
+    """
+
+    def __init__(self):
+        self._lock = os.open(__file__, os.O_RDONLY | os.O_CLOEXEC)
+        self._all = torch.get_num_threads()
+
+    @contextmanager
+    def taken(self):
+        torch.set_num_threads(self._all if self._is_alone() else max(1, self._all // 2))
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+    def _is_alone(self):
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            # A file system without locks ends here as well: half is never far wrong.
+            is_alone = False
+        else:
+            is_alone = True
+        with suppress(OSError):
+            fcntl.flock(self._lock, fcntl.LOCK_SH)
+        return is_alone
 
 
 def _set_threads(parameters):

@@ -1,0 +1,81 @@
+"""The threads that a model on the CPU computes with, as the kernel counts them."""
+
+import fcntl
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+import torch
+
+from exporter.config_pbtxt import parse_pbtxt, to_pbtxt
+from tests.pictures import photo
+from tests.stack import WAIT_TIMEOUT_S, Stack, running_stack, wait_until
+
+MODEL = "test/vit"
+THREADS = 4
+STUB = "triton_python_b"
+
+
+@pytest.fixture
+def four_threads(repository: Path, tmp_path: Path) -> Path:
+    """A repository whose model has so many on any machine."""
+    entry = tmp_path / "models" / "test--vit"
+    shutil.copytree(repository / "test--vit", entry)
+    path = entry / "configs" / "cpu.pbtxt"
+    config = parse_pbtxt(path.read_text())
+    config.parameters["INTRA_OP_THREAD_COUNT"].string_value = str(THREADS)
+    path.write_text(to_pbtxt(config))
+    return entry.parent
+
+
+def instances(stack: Stack) -> list[psutil.Process]:
+    """A process each."""
+    return [p for p in stack.processes() if p.name().startswith(STUB)]
+
+
+@contextmanager
+def another_instance_computes(stack: Stack) -> Iterator[None]:
+    """It holds the lock that all of them have open."""
+    (lock,) = {f.path for p in instances(stack) for f in p.open_files() if f.path.endswith(".py")}
+    with Path(lock).open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        yield
+
+
+def classify(stack: Stack) -> None:
+    answer = httpx.post(
+        f"{stack.url}/models/{MODEL}",
+        content=photo("china"),
+        headers={"x-use-cache": "false"},
+        timeout=WAIT_TIMEOUT_S,
+    )
+    assert answer.status_code == 200, answer.text
+
+
+def threads_of_instances(stack: Stack) -> list[int]:
+    """OpenMP starts and ends them when the number to compute with changes."""
+    return [p.num_threads() for p in instances(stack)]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="models compute on the GPU")
+def test_instances_share_the_processors(four_threads: Path, tmp_path: Path) -> None:
+    """All threads for the one that is alone, half of them while another computes."""
+    with running_stack([MODEL], four_threads, tmp_path) as stack:
+        # They were warmed up at the same time; whatever they had then is not what is asked.
+        with another_instance_computes(stack):
+            for _ in range(8):
+                classify(stack)
+            half = threads_of_instances(stack)
+
+        def have(wanted: list[int]) -> bool:
+            classify(stack)
+            return threads_of_instances(stack) == wanted
+
+        assert len(half) == 2
+        wait_until(lambda: have([n + THREADS // 2 for n in half]))
+        with another_instance_computes(stack):
+            wait_until(lambda: have(half))
