@@ -123,7 +123,7 @@ def test_death_of_a_part_ends_the_whole_with_one_line(
     with running_stack([DEMO], demo_repository, tmp_path) as stack:
         processes = stack.processes()
         found = [p for p in processes[1:] if p.name().startswith(victim)]
-        assert len(found) == 1
+        # One of the model's instances is enough.
         found[0].kill()
 
         assert stack.process.wait(STOP_TIMEOUT_S) == 1
