@@ -1,43 +1,36 @@
 """One classification: admit, load, decode, infer, rank. All that a request waits for is here."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from functools import partial
 from time import perf_counter
-from typing import Final, Literal, NamedTuple, TypeVar, TypeVarTuple
+from typing import Final, Literal, NamedTuple
+
+import numpy as np
 
 from gateway.cache import CacheKey, LogitsCache, cache_key
 from gateway.decode_pool import DecodePool
 from gateway.errors import DeadlineExceeded, ModelNotFound, ModelNotReady, Overloaded
 from gateway.images import decode, has_image_signature
+from gateway.inferred import InferredBatch, InferredImage
 from gateway.lifecycle import ModelLoader
 from gateway.metrics import Metrics
 from gateway.models import ModelDirectory
+from gateway.modelspec import ModelSpec
 from gateway.options import Options, read_options
 from gateway.packing import PackedCalls
 from gateway.pixels import Pixels
-from gateway.postprocess import (
-    Logits,
-    Prediction,
-    check_logits,
-    default_activation,
-    top_predictions,
-)
+from gateway.postprocess import Prediction, default_activation
 from gateway.schemas import ClassificationRequest, Parameters, parse_request
 from gateway.settings import Settings
 from gateway.sharing import SharedCalls
 from gateway.triton import ComputeType, LoadedModel, TritonClient
 
-R = TypeVar("R")
-Ts = TypeVarTuple("Ts")
-
 # A larger body is parsed in a thread, unless it is an image as it is; below this the hop would cost
 # more. And its image takes milliseconds to decode.
 _INLINE_BYTES: Final = 128 * 1024
-# A larger image is hashed in a thread; this many bytes take some 0.2 ms.
-_INLINE_HASH_BYTES: Final = 2 * 1024 * 1024
 # Enough under way to keep two instances of a model busy while others travel.
 _MAX_CALLS: Final = 8
 
@@ -79,6 +72,10 @@ class _Ready(NamedTuple):
     request_id: str
 
 
+_Inferred = tuple[InferredBatch, int]
+"""What comes of it, an answer or not."""
+
+
 class _Places:
     """As many as may be in flight; each block holds one."""
 
@@ -110,9 +107,9 @@ class ImageClassifier:
         self._metrics = metrics
         self._loader = ModelLoader(settings, triton, models, metrics)
         self._cache = LogitsCache(settings.cache_bytes, settings.cache_ttl_s)
-        self._inferences: SharedCalls[CacheKey, tuple[Logits, float]] = SharedCalls()
+        self._inferences: SharedCalls[CacheKey, tuple[InferredImage, float]] = SharedCalls()
         self._places = _Places(settings.max_inflight)
-        self._packs: dict[str, PackedCalls[_Ready, Logits]] = {}
+        self._packs: dict[str, PackedCalls[_Ready, _Inferred]] = {}
         self._pool = DecodePool(settings.decoding_threads)
         # For bodies that are large enough to hold the event loop up.
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="body")
@@ -158,7 +155,7 @@ class ImageClassifier:
                 " (GATEWAY_REQUEST_TIMEOUT_S)"
             ) from exc
         with self._metrics.stage("postprocess"):
-            ranked = [self._rank(model, logits, request.parameters) for logits, _ in answers]
+            ranked = [_rank(model.spec, image, request.parameters) for image, _ in answers]
         self._metrics.count_images(len(answers))
         infer_s = max((seconds for _, seconds in answers), default=0.0)
         return Classification(
@@ -180,16 +177,17 @@ class ImageClassifier:
         )
         if len(incoming.body) <= _INLINE_BYTES or has_image_signature(incoming.body):
             return parse_request(*arguments)
-        return await self._in_thread(parse_request, *arguments)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, parse_request, *arguments)
 
     async def _infer_all(
         self, model: LoadedModel, request: ClassificationRequest, options: Options, request_id: str
-    ) -> list[tuple[Logits, float]]:
-        """Logits of each image, and the seconds in Triton that this request has caused."""
+    ) -> list[tuple[InferredImage, float]]:
+        """Each image, and the seconds in Triton that this request has caused."""
         if len(request.images) == 1:
-            return [await self._logits(model, request.images[0], options, request_id)]
+            return [await self._infer_once(model, request.images[0], options, request_id)]
         tasks = [
-            asyncio.create_task(self._logits(model, image, options, request_id))
+            asyncio.create_task(self._infer_once(model, image, options, request_id))
             for image in request.images
         ]
         try:
@@ -199,33 +197,32 @@ class ImageClassifier:
             for task in tasks:
                 task.cancel()
 
-    async def _logits(
+    async def _infer_once(
         self, model: LoadedModel, image: bytes, options: Options, request_id: str
-    ) -> tuple[Logits, float]:
+    ) -> tuple[InferredImage, float]:
+        """From the cache, or together with whoever sends the same image now, if at all possible."""
         if not options.use_cache or not self._settings.cache_bytes:
             return await self._infer(model, image, request_id)
-        if len(image) <= _INLINE_HASH_BYTES:
-            key = cache_key(model.contract_sha256, image)
-        else:
-            key = await self._in_thread(cache_key, model.contract_sha256, image)
+        key = cache_key(model.contract_sha256, image)
         cached = self._cache.get(key)
         if cached is not None:
             self._metrics.count_cache("hit")
-            return cached, 0.0
+            batch = InferredBatch(cached[np.newaxis], model.spec.id2label)
+            return batch.image(0), 0.0
 
-        async def infer_and_keep() -> tuple[Logits, float]:
-            logits, seconds = await self._infer(model, image, request_id)
-            self._cache.put(key, logits)
+        async def infer_and_keep() -> tuple[InferredImage, float]:
+            inferred, seconds = await self._infer(model, image, request_id)
+            self._cache.put(key, inferred.logits())
             self._metrics.cache_bytes.set(self._cache.size_bytes)
-            return logits, seconds
+            return inferred, seconds
 
-        (logits, seconds), is_shared = await self._inferences.run(key, infer_and_keep)
+        (inferred, seconds), is_shared = await self._inferences.run(key, infer_and_keep)
         self._metrics.count_cache("shared" if is_shared else "miss")
-        return logits, 0.0 if is_shared else seconds
+        return inferred, 0.0 if is_shared else seconds
 
     async def _infer(
         self, model: LoadedModel, image: bytes, request_id: str
-    ) -> tuple[Logits, float]:
+    ) -> tuple[InferredImage, float]:
         settings = self._settings
         steps = model.spec.preprocessing
         with self._metrics.stage("decode"):
@@ -235,36 +232,33 @@ class ImageClassifier:
             )
         start = perf_counter()
         with self._metrics.stage("infer"):
-            logits = await self._packs_of(model).run(_Ready(pixels, request_id))
-        check_logits(logits, len(model.spec.id2label))
-        return logits, perf_counter() - start
+            batch, index = await self._packs_of(model).run(_Ready(pixels, request_id))
+        return batch.image(index), perf_counter() - start
 
-    def _packs_of(self, model: LoadedModel) -> PackedCalls[_Ready, Logits]:
+    def _packs_of(self, model: LoadedModel) -> PackedCalls[_Ready, _Inferred]:
         """The model's calls; those of another version of it are other calls."""
         packs = self._packs.get(model.contract_sha256)
         if packs is None:
 
-            async def infer(ready: Sequence[_Ready]) -> list[Logits]:
+            async def infer(ready: Sequence[_Ready]) -> list[_Inferred]:
                 first, others = ready[0].request_id, len(ready) - 1
-                return await self._triton.infer(
+                logits = await self._triton.infer(
                     model.spec,
                     [image.pixels for image in ready],
                     self._settings.request_timeout_s,
                     f"{first}+{others}" if others else first,
                 )
+                batch = InferredBatch(logits, model.spec.id2label)
+                return [(batch, index) for index in range(len(ready))]
 
             # Half a batch: Triton makes whole ones of two calls.
             most = max(1, model.max_batch_size // 2)
             packs = self._packs[model.contract_sha256] = PackedCalls(infer, most, _MAX_CALLS)
         return packs
 
-    def _rank(self, model: LoadedModel, logits: Logits, parameters: Parameters) -> list[Prediction]:
-        labels = model.spec.id2label
-        activation = parameters.function_to_apply or default_activation(
-            model.spec.problem_type, len(labels)
-        )
-        return top_predictions(logits, labels, activation, parameters.top_k)
 
-    async def _in_thread(self, function: Callable[[*Ts], R], *arguments: *Ts) -> R:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, function, *arguments)
+def _rank(spec: ModelSpec, image: InferredImage, parameters: Parameters) -> list[Prediction]:
+    activation = parameters.function_to_apply or default_activation(
+        spec.problem_type, len(spec.id2label)
+    )
+    return image.predictions(activation, parameters.top_k)

@@ -89,8 +89,8 @@ def build_shared_request(
     return bytes(request.SerializeToString())
 
 
-def parse_response(data: bytes, images: int) -> list[Logits] | None:
-    """Logits of each image, `(num_labels,)`; none if the response is not one for so many."""
+def parse_response(data: bytes, images: int) -> Logits | None:
+    """Logits, `(images, num_labels)`; none if the response is not one for so many."""
     response = ModelInferResponse.FromString(data)
     outputs, contents = response.outputs, response.raw_output_contents
     if len(outputs) != 1 or len(contents) != 1 or outputs[0].name != OUTPUT_NAME:
@@ -99,5 +99,4 @@ def parse_response(data: bytes, images: int) -> list[Logits] | None:
     logits: Logits = np.frombuffer(contents[0], np.float32)
     if shape[:1] != (images,) or len(shape) != 2 or logits.size != shape[0] * shape[1]:
         return None
-    # Copies: a view would keep the whole pack's answer in the cache.
-    return [row.copy() for row in logits.reshape(shape)]
+    return logits.reshape(shape)

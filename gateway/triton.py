@@ -208,8 +208,8 @@ class TritonClient:
 
     async def infer(
         self, spec: ModelSpec, pixels: Sequence[Pixels], timeout_s: float, request_id: str
-    ) -> list[Logits]:
-        """Logits of each image, shape `(num_labels,)`.
+    ) -> Logits:
+        """Logits of the images, shape `(n, num_labels)`.
 
         Args:
             spec: The model.

@@ -21,7 +21,7 @@ from gateway.images import decode
 from gateway.modelspec import Preprocessing, Size
 from gateway.packing import PackedCalls
 from gateway.pixels import Pixels
-from gateway.postprocess import Logits, top_predictions
+from gateway.postprocess import Prediction, rank
 from gateway.process import keep_freed_memory
 
 STEPS: Final = Preprocessing(resize=Size(height=224, width=224), resample="bilinear")
@@ -38,15 +38,16 @@ _model = ThreadPoolExecutor(1)
 
 
 @torch.inference_mode()
-def _forward(images: Sequence[Pixels]) -> list[Logits]:
-    return list(_graph(torch.from_numpy(np.stack(images))).numpy())
+def _forward(images: Sequence[Pixels]) -> list[list[Prediction]]:
+    ranking = rank(_graph(torch.from_numpy(np.stack(images))).numpy(), "softmax", 5)
+    return [ranking.predictions(index, _labels) for index in range(len(images))]
 
 
-async def _infer(images: Sequence[Pixels]) -> list[Logits]:
+async def _infer(images: Sequence[Pixels]) -> list[list[Prediction]]:
     return await asyncio.get_running_loop().run_in_executor(_model, _forward, images)
 
 
-_batches: PackedCalls[Pixels, Logits] = PackedCalls(_infer, MAX_BATCH, 1)
+_batches: PackedCalls[Pixels, list[Prediction]] = PackedCalls(_infer, MAX_BATCH, 1)
 
 
 @app.post("/models/{model_id:path}")
@@ -55,6 +56,5 @@ async def classify(request: Request) -> Any:
     body = await request.body()
     work = partial(decode, body, STEPS, MAX_PIXELS, "fast")
     pixels = await asyncio.get_running_loop().run_in_executor(_decoders, work)
-    logits = await _batches.run(pixels)
-    answer = orjson.dumps(top_predictions(logits, _labels, "softmax", 5))
-    return Response(answer, media_type="application/json")
+    predictions = await _batches.run(pixels)
+    return Response(orjson.dumps(predictions), media_type="application/json")

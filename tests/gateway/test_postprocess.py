@@ -12,15 +12,16 @@ from gateway.postprocess import (
     Activation,
     Logits,
     activate,
-    check_logits,
+    are_finite,
+    check_shape,
     default_activation,
-    top_predictions,
+    rank,
 )
 
+# Few values, so that many are equal, or any.
+_values = st.one_of(st.sampled_from([-1.0, 0.0, 1.0]), st.floats(-200, 200, width=32))
 finite_logits = arrays(
-    np.float32,
-    st.integers(1, 40),
-    elements=st.floats(-200, 200, width=32),
+    np.float32, st.tuples(st.integers(1, 5), st.integers(1, 40)), elements=_values
 )
 
 
@@ -53,7 +54,7 @@ def test_softmax_sums_to_one(logits: Logits) -> None:
 
     assert scores.dtype == np.float32
     assert (scores >= 0).all()
-    assert scores.sum() == pytest.approx(1, abs=1e-5)
+    assert scores.sum(axis=1) == pytest.approx(1, abs=1e-5)
 
 
 @given(finite_logits)
@@ -66,36 +67,50 @@ def test_sigmoid_is_between_zero_and_one(logits: Logits) -> None:
 
 
 @given(finite_logits, st.integers(1, 60), st.sampled_from(["softmax", "sigmoid", "none"]))
-def test_top_predictions_are_sorted_clipped_and_stable(
+def test_the_best_are_those_of_a_plain_sort(
     logits: Logits, top_k: int, activation: Activation
 ) -> None:
     """Best first, at most as many as there are labels, ties to the lower class id."""
-    names = labels(len(logits))
+    names = labels(logits.shape[1])
 
-    predictions = top_predictions(logits, names, activation, top_k)
+    ranking = rank(logits, activation, top_k)
 
-    ranked = [(-p["score"], names.index(p["label"])) for p in predictions]
-    assert len(predictions) == min(top_k, len(logits))
-    assert ranked == sorted(ranked)
+    for index, scores in enumerate(activate(logits, activation).tolist()):
+        best = sorted(range(len(names)), key=lambda i: (-scores[i], i))[:top_k]
+        assert ranking.predictions(index, names) == [
+            {"label": names[i], "score": scores[i]} for i in best
+        ]
+
+
+@given(finite_logits, st.integers(1, 60), st.sampled_from(["softmax", "sigmoid", "none"]))
+def test_company_changes_no_ranking(logits: Logits, top_k: int, activation: Activation) -> None:
+    """An image's answer does not depend on who shares its call."""
+    together = rank(logits, activation, top_k)
+
+    for index in range(len(logits)):
+        alone = rank(logits[index : index + 1], activation, top_k)
+        assert alone.classes[0].tolist() == together.classes[index].tolist()
+        assert alone.scores[0].tolist() == together.scores[index].tolist()
 
 
 def test_scores_are_float32_widened_not_rounded() -> None:
     """Clients get the very double that transformers' `.item()` gives."""
-    logits = np.array([0.1, 0.2], dtype=np.float32)
+    logits = np.array([[0.1, 0.2]], dtype=np.float32)
 
-    best = top_predictions(logits, labels(2), "none", 1)[0]
+    best = rank(logits, "none", 1).predictions(0, labels(2))[0]
 
     assert best["score"] == float(np.float32(0.2)) != 0.2
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_logits_that_are_not_finite_are_refused(bad: float) -> None:
-    """A NaN in JSON kills every client."""
-    with pytest.raises(InferenceFailed):
-        check_logits(np.array([0, bad], dtype=np.float32), 2)
+def test_images_whose_logits_are_not_finite_are_told(bad: float) -> None:
+    """They alone."""
+    logits = np.array([[0, 1], [0, bad], [3e38, 3e38]], dtype=np.float32)
+
+    assert are_finite(logits).tolist() == [True, False, True]
 
 
 def test_another_number_of_logits_than_labels_is_refused() -> None:
     """Labels must never be given to the wrong logits."""
     with pytest.raises(InferenceFailed):
-        check_logits(np.zeros(3, dtype=np.float32), 2)
+        check_shape(np.zeros((1, 3), dtype=np.float32), 2)
