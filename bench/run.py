@@ -37,11 +37,12 @@ MEMORY_REQUESTS: Final = 10_000
 _OPEN_LOOP_SHARE: Final = 0.5
 WORK: Final = Path("bench/.work")
 _DEMO: Final = Path("demo/checkpoint")
+_STARTED: Final = monotonic()
 
 
 def say(what: str) -> None:
-    """Progress, on standard error."""
-    print(f"bench: {what}", file=sys.stderr, flush=True)
+    """Progress, on standard error, with the seconds since the start."""
+    print(f"bench: {monotonic() - _STARTED:4.0f} s, {what}", file=sys.stderr, flush=True)
 
 
 def closed(concurrency: int, seconds: float = SECONDS) -> list[str]:
@@ -116,8 +117,9 @@ def real_model(repository: Path, model_id: str, small: Path, seconds: float) -> 
     """A ViT behind the whole stack against its graph alone at its best setting."""
     say(f"{model_id}: the graph alone")
     path = graph_of(repository, model_id)
-    best = max(_settings(path), key=lambda s: s["images_per_s"])
-    alone = min(_settings(path, batches=(1,)), key=lambda s: s["p50_ms"])
+    settings = _settings(path)
+    best = max(settings, key=lambda s: s["images_per_s"])
+    alone = min((s for s in settings if s["batch"] == 1), key=lambda s: s["p50_ms"])
     raw: list[float] = []
     stack: list[Measured] = []
     with (
@@ -140,13 +142,15 @@ def real_model(repository: Path, model_id: str, small: Path, seconds: float) -> 
     }
 
 
-def _settings(path: Path, batches: tuple[int, ...] = (1, 8, 16)) -> list[dict[str, float]]:
-    # One thread for a model's every processor, or half of them: nothing else is ever best.
+def _settings(path: Path) -> list[dict[str, float]]:
+    # One thread for a model's every processor, or half of them: nothing else is ever best, and of
+    # two processors not even half.
     cpus = available_cpus()
-    threads = [1] if torch.cuda.is_available() else sorted({max(1, cpus // 2), cpus})
+    on_cpu = [cpus] if cpus <= 2 else [cpus // 2, cpus]
+    threads = [1] if torch.cuda.is_available() else on_cpu
     return [
         {"batch": batch, "threads": n} | _graph(path, {"batch": batch, "threads": n}, 1.0)
-        for batch in batches
+        for batch in (1, 8, 16)
         for n in threads
     ]
 
