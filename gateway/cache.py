@@ -12,8 +12,8 @@ from gateway.postprocess import Logits
 # Bytes of an entry beside its logits: key, array head, links. Measured with tracemalloc.
 _ENTRY_OVERHEAD: Final = 500
 # GMAC (NIST SP 800-38D) under a key that nobody knows, as a hash: whoever does not see its tags can
-# make two images share one by chance alone, 2^-108 at most. So they must never leave the
-# process; it is also what allows one nonce for all.
+# make two images of n bytes share one by chance alone, at most n/16 in 2^128. So the tags must
+# never leave the process; it is also what allows one nonce for all.
 _GMAC: Final = AESGCM(AESGCM.generate_key(128))
 _NONCE: Final = bytes(12)
 

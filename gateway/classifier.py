@@ -73,7 +73,7 @@ class _Ready(NamedTuple):
 
 
 _Inferred = tuple[InferredBatch, int]
-"""What comes of it, an answer or not."""
+"""The batch, and the image's row in it."""
 
 
 class _Places:

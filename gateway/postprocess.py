@@ -50,7 +50,9 @@ def are_finite(logits: Logits) -> Flags:
     """Which of a batch's images, shape `(n,)`, have logits without NaN or infinity."""
     flat = logits.ravel()
     # One that is not finite makes this sum so; a sum too large for a float means nothing.
-    if isfinite(flat.dot(flat)):
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = flat.dot(flat)
+    if isfinite(total):
         return np.ones(len(logits), np.bool_)
     finite: Flags = np.isfinite(logits).all(axis=1)
     return finite
@@ -60,11 +62,11 @@ def activate(logits: Logits, activation: Activation) -> Logits:
     """Scores of `logits`, shape `(n, num_labels)`, same shape and dtype."""
     if activation == "none":
         return logits
-    if activation == "sigmoid":
-        # exp overflows to inf for very negative logits, and 1/inf is the right answer, 0.
-        with np.errstate(over="ignore"):
+    # What overflows is an infinity on the way to the right answer, 0.
+    with np.errstate(over="ignore"):
+        if activation == "sigmoid":
             return (1.0 / (1.0 + np.exp(-logits))).astype(np.float32)
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
     scores: Logits = exponentials / exponentials.sum(axis=1, keepdims=True)
     return scores
 

@@ -58,8 +58,8 @@ class Settings(BaseSettings):
     seconds; at least 1, as some clients ask again at once."""
     wait_for_model_max_s: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 120.0
     """The same for a request with `x-wait-for-model` or `x-scale-up-timeout`."""
-    max_body_bytes: PositiveInt = 14 * 1024 * 1024
-    """Largest request body: a 10 MiB image, or the same as base64 in JSON."""
+    max_body_bytes: Annotated[int, Field(gt=0, le=1024**3)] = 14 * 1024 * 1024
+    """Largest request body: a 10 MiB image, or the same as base64 in JSON; at most 1 GiB."""
     max_image_pixels: Annotated[int, Field(gt=0, le=178_956_970)] = 64_000_000
     """Largest image, width × height, read from its header before it is decoded; at most Pillow's
     own limit, 178,956,970."""

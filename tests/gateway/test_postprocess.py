@@ -59,7 +59,7 @@ def test_softmax_sums_to_one(logits: Logits) -> None:
 
 @given(finite_logits)
 def test_sigmoid_is_between_zero_and_one(logits: Logits) -> None:
-    """Very negative logits give 0, without a warning."""
+    """Very negative logits give 0."""
     scores = activate(logits, "sigmoid")
 
     assert scores.dtype == np.float32
@@ -91,6 +91,15 @@ def test_company_changes_no_ranking(logits: Logits, top_k: int, activation: Acti
         alone = rank(logits[index : index + 1], activation, top_k)
         assert alone.classes[0].tolist() == together.classes[index].tolist()
         assert alone.scores[0].tolist() == together.scores[index].tolist()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_the_largest_logits_there_are_give_scores(activation: Activation) -> None:
+    """Without a warning, though their difference is too large for a float."""
+    logits = np.array([[3e38, -3e38]], dtype=np.float32)
+
+    assert activate(logits, activation).tolist() == [[1, 0]]
 
 
 def test_scores_are_float32_widened_not_rounded() -> None:
