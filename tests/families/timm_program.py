@@ -17,6 +17,7 @@ from typing import cast
 
 import torch
 from PIL import Image
+from torch import library
 
 from exporter.precision import Precision
 
@@ -34,14 +35,8 @@ def declare_compiled_operators() -> None:
     source = (folder / "_meta_registrations.py").read_text()
     pattern = r"torch\.ops\.torchvision\.(\w+)|register_meta\(\"(\w+)\"|\"torchvision::(\w+)\""
     found = re.findall(pattern, source)
-    library = torch.library.Library("torchvision", "FRAGMENT")
     for name in sorted({name for names in found for name in names if name}):
-        library.define(f"{name}(Tensor x) -> Tensor")
-    KEPT.append(library)
-
-
-# A library's operators last as long as it does.
-KEPT: list[torch.library.Library] = []
+        library.define(f"torchvision::{name}", "(Tensor x) -> Tensor")
 
 
 def main(architecture: str, precision: Precision, folder: Path, pictures_file: Path) -> None:
