@@ -72,10 +72,6 @@ class _Ready(NamedTuple):
     request_id: str
 
 
-_Inferred = tuple[InferredBatch, int]
-"""The batch, and the image's row in it."""
-
-
 class _Places:
     """As many as may be in flight; each block holds one."""
 
@@ -109,7 +105,7 @@ class ImageClassifier:
         self._cache = LogitsCache(settings.cache_bytes, settings.cache_ttl_s)
         self._inferences: SharedCalls[CacheKey, tuple[InferredImage, float]] = SharedCalls()
         self._places = _Places(settings.max_inflight)
-        self._packs: dict[str, PackedCalls[_Ready, _Inferred]] = {}
+        self._packs: dict[str, PackedCalls[_Ready, InferredImage]] = {}
         self._pool = DecodePool(settings.decoding_threads)
         # For bodies that are large enough to hold the event loop up.
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="body")
@@ -207,8 +203,8 @@ class ImageClassifier:
         cached = self._cache.get(key)
         if cached is not None:
             self._metrics.count_cache("hit")
-            batch = InferredBatch(cached[np.newaxis], model.spec.id2label)
-            return batch.image(0), 0.0
+            (kept,) = InferredBatch(cached[np.newaxis], model.spec.id2label).images()
+            return kept, 0.0
 
         async def infer_and_keep() -> tuple[InferredImage, float]:
             inferred, seconds = await self._infer(model, image, request_id)
@@ -232,15 +228,16 @@ class ImageClassifier:
             )
         start = perf_counter()
         with self._metrics.stage("infer"):
-            batch, index = await self._packs_of(model).run(_Ready(pixels, request_id))
-        return batch.image(index), perf_counter() - start
+            inferred = await self._packs_of(model).run(_Ready(pixels, request_id))
+        inferred.check()
+        return inferred, perf_counter() - start
 
-    def _packs_of(self, model: LoadedModel) -> PackedCalls[_Ready, _Inferred]:
+    def _packs_of(self, model: LoadedModel) -> PackedCalls[_Ready, InferredImage]:
         """The model's calls; those of another version of it are other calls."""
         packs = self._packs.get(model.contract_sha256)
         if packs is None:
 
-            async def infer(ready: Sequence[_Ready]) -> list[_Inferred]:
+            async def infer(ready: Sequence[_Ready]) -> list[InferredImage]:
                 first, others = ready[0].request_id, len(ready) - 1
                 logits = await self._triton.infer(
                     model.spec,
@@ -248,8 +245,7 @@ class ImageClassifier:
                     self._settings.request_timeout_s,
                     f"{first}+{others}" if others else first,
                 )
-                batch = InferredBatch(logits, model.spec.id2label)
-                return [(batch, index) for index in range(len(ready))]
+                return InferredBatch(logits, model.spec.id2label).images()
 
             # Half a batch: Triton makes whole ones of two calls.
             most = max(1, model.max_batch_size // 2)

@@ -9,7 +9,15 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from gateway.errors import InferenceFailed
-from gateway.postprocess import Activation, Logits, Prediction, are_finite, check_shape, rank
+from gateway.postprocess import (
+    Activation,
+    Logits,
+    Prediction,
+    Ranking,
+    are_finite,
+    check_shape,
+    rank,
+)
 
 # What one caller wants of an image is found for the whole batch, if it is as little as this.
 _FEW: Final = 16
@@ -20,6 +28,15 @@ class InferredImage(NamedTuple):
 
     batch: "InferredBatch"
     row: int
+
+    def check(self) -> None:
+        """Refuse an image without an answer, before anybody gets or keeps it.
+
+        Raises:
+            InferenceFailed: It has a logit that is NaN or infinite.
+        """
+        if not self.batch.finite[self.row]:
+            raise InferenceFailed("The model returned a logit that is not a finite number")
 
     def logits(self) -> Logits:
         """Shape `(num_labels,)`, a copy: a view would keep the whole batch."""
@@ -41,29 +58,22 @@ class InferredBatch:
             InferenceFailed: Their numbers differ.
         """
         check_shape(logits, len(labels))
-        self._finite = are_finite(logits)
+        self.finite = are_finite(logits)
         # An image without an answer must not spoil the ranking of the others.
-        self.logits = logits if self._finite.all() else np.where(self._finite[:, None], logits, 0)
+        self.logits = logits if self.finite.all() else np.where(self.finite[:, None], logits, 0)
         self._labels = labels
-        self._ranked: tuple[Activation, int] | None = None
+        # One at most: who wants something else than the first has it found for itself.
+        self._rankings: dict[tuple[Activation, int], Ranking] = {}
 
-    def image(self, index: int) -> InferredImage:
-        """One of them.
+    def images(self) -> list[InferredImage]:
+        """Them all, in their order; each to be `check`ed."""
+        return [InferredImage(self, row) for row in range(len(self.logits))]
 
-        Raises:
-            InferenceFailed: It has a logit that is NaN or infinite.
-        """
-        if not self._finite[index]:
-            raise InferenceFailed("The model returned a logit that is not a finite number")
-        return InferredImage(self, index)
-
-    def predictions(self, index: int, activation: Activation, top_k: int) -> list[Prediction]:
+    def predictions(self, row: int, activation: Activation, top_k: int) -> list[Prediction]:
         """The best labels of one image; those of the others are found along with the first."""
-        wanted = activation, top_k
-        if self._ranked is None and top_k <= _FEW:
-            self._ranking = rank(self.logits, activation, top_k)
-            self._ranked = wanted
-        if self._ranked == wanted:
-            return self._ranking.predictions(index, self._labels)
-        alone = rank(self.logits[index : index + 1], activation, top_k)
-        return alone.predictions(0, self._labels)
+        if not self._rankings and top_k <= _FEW:
+            self._rankings[activation, top_k] = rank(self.logits, activation, top_k)
+        ranking = self._rankings.get((activation, top_k))
+        if ranking is not None:
+            return ranking.predictions(row, self._labels)
+        return rank(self.logits[row : row + 1], activation, top_k).predictions(0, self._labels)

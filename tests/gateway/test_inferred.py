@@ -22,27 +22,30 @@ def test_each_caller_gets_what_it_wants(
     logits: Logits, wants: list[tuple[int, Activation, int]]
 ) -> None:
     """Whoever asks first, and for what."""
-    batch = InferredBatch(logits, LABELS)
+    images = InferredBatch(logits, LABELS).images()
 
     for index, activation, top_k in wants:
         alone = rank(logits[index : index + 1], activation, top_k).predictions(0, LABELS)
-        assert batch.image(index).predictions(activation, top_k) == alone
+        assert images[index].predictions(activation, top_k) == alone
 
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_an_image_without_an_answer_fails_alone(bad: float) -> None:
     """A NaN in JSON kills every client; the others of its call have their answers."""
-    batch = InferredBatch(np.array([[1, 2, 3], [0, bad, 0]], dtype=np.float32), LABELS)
+    logits = np.array([[1, 2, 3], [0, bad, 0]], dtype=np.float32)
+    good, none = InferredBatch(logits, LABELS).images()
 
-    assert [p["label"] for p in batch.image(0).predictions("softmax", 2)] == ["c", "b"]
+    good.check()
+    assert [p["label"] for p in good.predictions("softmax", 2)] == ["c", "b"]
     with pytest.raises(InferenceFailed):
-        batch.image(1)
+        none.check()
 
 
 def test_kept_logits_hold_nothing_else() -> None:
     """A view would keep the whole batch in the cache."""
-    kept = InferredBatch(np.zeros((2, 3), dtype=np.float32), LABELS).image(1).logits()
+    _, image = InferredBatch(np.zeros((2, 3), dtype=np.float32), LABELS).images()
+    kept = image.logits()
 
     assert kept.shape == (3,)
     assert kept.base is None
