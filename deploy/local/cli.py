@@ -165,7 +165,7 @@ def _add_serving(serving: "argparse._ArgumentGroup") -> None:
         "--instances",
         type=int,
         metavar="N",
-        help="instances on each device (default: 2 on a GPU, 1 on a CPU)",
+        help="instances on each device (default: 2)",
     )
     serving.add_argument(
         "--batch-delay-us",
