@@ -142,9 +142,10 @@ def _environment(triton: EmbeddedTriton) -> dict[str, str]:
         # torch counts the host's cores, not those this process may use.
         "OMP_NUM_THREADS": str(available_cpus()),
         # A model's thread that waits for the others spins for up to milliseconds, on a processor
-        # that another instance or the gateway could use. libgomp itself takes this many turns
-        # where it knows processors to be short; of other processes it does not know.
-        "GOMP_SPINCOUNT": "1000",
+        # that another instance or the gateway could use; libgomp does not know of other processes.
+        # Many fewer turns, and a virtual machine that is slow to wake a thread does so for each
+        # operator: docs/decisions/0009-instances-on-a-cpu.md.
+        "GOMP_SPINCOUNT": "4000",
         # malloc would give the memory of each batch back to the kernel, which has to map and clear
         # it anew for the next: a fortieth of the model's time. 32 MiB is the first one's maximum.
         "MALLOC_MMAP_THRESHOLD_": str(32 * _MIB),
