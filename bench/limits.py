@@ -2,16 +2,18 @@
 
     python -m bench.limits decode PICTURE
     python -m bench.limits floor PICTURE
-    python -m bench.limits graph MODEL_PT --batch 8 --threads 2 --seconds 3
+    echo 3 | python -m bench.limits graph MODEL_PT --batch 8 --threads 2
 
-Prints JSON. A process of its own for each, so that nothing else has warmed or spoilt anything.
+Prints JSON. A process of its own for each, so that nothing else has warmed or spoilt anything. That
+of a graph measures for as many seconds as each line of its input says, and answers with a line.
 """
 
 import argparse
 import io
 import json
+import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from statistics import median
 from time import perf_counter, process_time
@@ -29,6 +31,7 @@ from gateway.process import keep_freed_memory
 _SIZE: Final = Size(height=224, width=224)
 _MAX_PIXELS: Final = 64_000_000
 _ROUNDS: Final = 7
+_WARM_UPS: Final = 3
 
 
 def cpu_ms(work: Callable[[], object], seconds: float) -> float:
@@ -94,8 +97,17 @@ def _candidates(picture: bytes, seconds: float) -> dict[str, float]:
     }
 
 
-def graph_speed(path: Path, batch: int, threads: int, seconds: float) -> dict[str, float]:
-    """Images a second and milliseconds a call of a frozen graph, the best device there is."""
+def graph_speeds(
+    path: Path, batch: int, threads: int, durations: Iterable[float]
+) -> Iterator[dict[str, float]]:
+    """Images a second and milliseconds a call of a frozen graph, the best device there is.
+
+    Args:
+        path: A TorchScript file.
+        batch: Images in a call.
+        threads: Of torch, on a CPU.
+        durations: Seconds of each measurement.
+    """
     torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with warnings.catch_warnings(), torch.inference_mode():
@@ -108,12 +120,16 @@ def graph_speed(path: Path, batch: int, threads: int, seconds: float) -> dict[st
             graph(pixels.to(device)).cpu()
             return perf_counter() - start
 
-        for _ in range(3):
-            call()
-        times: list[float] = []
-        while sum(times) < seconds or len(times) < 3:
-            times.append(call())
-    return {"images_per_s": batch * len(times) / sum(times), "p50_ms": median(times) * 1000}
+        for seconds in durations:
+            for _ in range(_WARM_UPS):
+                call()
+            times: list[float] = []
+            while sum(times) < seconds or len(times) < 3:
+                times.append(call())
+            yield {
+                "images_per_s": batch * len(times) / sum(times),
+                "p50_ms": median(times) * 1000,
+            }
 
 
 def main() -> None:
@@ -132,8 +148,9 @@ def main() -> None:
     elif options.what == "floor":
         print(json.dumps({"cpu_ms": floor(options.path.read_bytes(), options.seconds)}))
     else:
-        speed = graph_speed(options.path, options.batch, options.threads, options.seconds)
-        print(json.dumps(speed))
+        durations = map(float, sys.stdin)
+        for speed in graph_speeds(options.path, options.batch, options.threads, durations):
+            print(json.dumps(speed), flush=True)
 
 
 if __name__ == "__main__":

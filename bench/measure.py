@@ -4,6 +4,8 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -73,6 +75,42 @@ def run_json(arguments: list[str]) -> dict[str, Any]:
         raise SystemExit(f"bench: {' '.join(arguments)} failed:\n{done.stderr}")
     report: dict[str, Any] = json.loads(done.stdout)
     return report
+
+
+class LoneGraph:
+    """A model's graph in a process of its own, at one setting, to be measured again and again."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self._process = process
+
+    def measure(self, seconds: float) -> dict[str, float]:
+        """Images a second and the median milliseconds of a call."""
+        process = self._process
+        assert process.stdin is not None  # noqa: S101 - asked for below
+        assert process.stdout is not None  # noqa: S101 - asked for below
+        process.stdin.write(f"{seconds}\n")
+        process.stdin.flush()
+        answer = process.stdout.readline()
+        if not answer:
+            raise SystemExit("bench: the graph's process ended; it says above why")
+        speed: dict[str, float] = json.loads(answer)
+        return speed
+
+
+@contextmanager
+def lone_graph(path: Path, batch: int, threads: int) -> Iterator[LoneGraph]:
+    """A graph that waits to be measured; its process ends with the block."""
+    argv = [sys.executable, "-m", "bench.limits", "graph", str(path)]
+    with subprocess.Popen(
+        [*argv, "--batch", str(batch), "--threads", str(threads)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield LoneGraph(process)
+        finally:
+            process.terminate()
 
 
 def _triton_counts(server: Server, model_id: str) -> tuple[int, int, int]:
