@@ -31,13 +31,14 @@ from gateway.process import keep_freed_memory
 _SIZE: Final = Size(height=224, width=224)
 _MAX_PIXELS: Final = 64_000_000
 _ROUNDS: Final = 7
+_SECONDS: Final = 1.5
 _WARM_UPS: Final = 3
 
 
-def cpu_ms(work: Callable[[], object], seconds: float) -> float:
+def cpu_ms(work: Callable[[], object]) -> float:
     """CPU milliseconds of one call: the median of a few rounds."""
     start, calls = perf_counter(), 0
-    while perf_counter() - start < seconds / _ROUNDS:
+    while perf_counter() - start < _SECONDS / _ROUNDS:
         work()
         calls += 1
     rounds = []
@@ -49,13 +50,13 @@ def cpu_ms(work: Callable[[], object], seconds: float) -> float:
     return median(rounds)
 
 
-def floor(picture: bytes, seconds: float) -> float:
+def floor(picture: bytes) -> float:
     """CPU milliseconds to decode and resize a picture in mode `fast`, bilinear."""
     steps = Preprocessing(resize=_SIZE, resample="bilinear")
-    return cpu_ms(lambda: decode(picture, steps, _MAX_PIXELS, "fast"), seconds)
+    return cpu_ms(lambda: decode(picture, steps, _MAX_PIXELS, "fast"))
 
 
-def decode_costs(picture: bytes, seconds: float) -> dict[str, float]:
+def decode_costs(picture: bytes) -> dict[str, float]:
     """CPU milliseconds to decode and resize one picture, by way and filter."""
     costs = {}
     filters: list[Resample] = ["bilinear", "bicubic"]
@@ -66,12 +67,12 @@ def decode_costs(picture: bytes, seconds: float) -> dict[str, float]:
             def work(steps: Preprocessing = steps, mode: DecodeMode = mode) -> object:
                 return decode(picture, steps, _MAX_PIXELS, mode)
 
-            costs[f"{mode} {resample}"] = cpu_ms(work, seconds)
-    costs |= _candidates(picture, seconds)
+            costs[f"{mode} {resample}"] = cpu_ms(work)
+    costs |= _candidates(picture)
     return costs
 
 
-def _candidates(picture: bytes, seconds: float) -> dict[str, float]:
+def _candidates(picture: bytes) -> dict[str, float]:
     """Other pairs that were candidates for `fast`, bilinear."""
     import simplejpeg  # noqa: PLC0415 - measured here only
 
@@ -90,10 +91,10 @@ def _candidates(picture: bytes, seconds: float) -> dict[str, float]:
 
     torch.set_num_threads(1)
     return {
-        "simplejpeg + Pillow": cpu_ms(pillow_resize, seconds),
-        "simplejpeg + torch": cpu_ms(torch_resize, seconds),
-        "Pillow, decoding alone": cpu_ms(pillow_decode, seconds),
-        "simplejpeg, decoding alone": cpu_ms(lambda: simplejpeg.decode_jpeg(picture), seconds),
+        "simplejpeg + Pillow": cpu_ms(pillow_resize),
+        "simplejpeg + torch": cpu_ms(torch_resize),
+        "Pillow, decoding alone": cpu_ms(pillow_decode),
+        "simplejpeg, decoding alone": cpu_ms(lambda: simplejpeg.decode_jpeg(picture)),
     }
 
 
@@ -139,14 +140,13 @@ def main() -> None:
     parser.add_argument("path", type=Path)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=1.5)
     options = parser.parse_args()
     # As the gateway does it: the limit is to be the lowest there is.
     keep_freed_memory()
     if options.what == "decode":
-        print(json.dumps(decode_costs(options.path.read_bytes(), options.seconds)))
+        print(json.dumps(decode_costs(options.path.read_bytes())))
     elif options.what == "floor":
-        print(json.dumps({"cpu_ms": floor(options.path.read_bytes(), options.seconds)}))
+        print(json.dumps({"cpu_ms": floor(options.path.read_bytes())}))
     else:
         durations = map(float, sys.stdin)
         for speed in graph_speeds(options.path, options.batch, options.threads, durations):

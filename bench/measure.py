@@ -31,6 +31,8 @@ class Measured:
     client_cpu_ms: float
     """The load generator's own."""
     resident_mb: dict[str, float]
+    peak_mb: dict[str, float]
+    """Since the processes started."""
     mean_batch: float | None
     """Images in one execution, by Triton's count."""
     mean_call: float | None
@@ -52,11 +54,12 @@ def measure(server: Server, model_id: str, picture: Path, load: list[str]) -> Me
         p50_ms=report["p50_ms"],
         p99_ms=report["p99_ms"],
         cpu_ms={
-            kind: (seconds - before.get(kind, (0.0, 0))[0]) * 1000 / answered
-            for kind, (seconds, _) in after.items()
+            kind: (usage.cpu_s - (before[kind].cpu_s if kind in before else 0.0)) * 1000 / answered
+            for kind, usage in after.items()
         },
         client_cpu_ms=report["own_cpu_ms_per_request"],
-        resident_mb={kind: resident / 1e6 for kind, (_, resident) in after.items()},
+        resident_mb={kind: usage.resident_bytes / 1e6 for kind, usage in after.items()},
+        peak_mb={kind: usage.peak_bytes / 1e6 for kind, usage in after.items()},
         mean_batch=infers / executions if executions else None,
         mean_call=infers / calls if calls else None,
     )

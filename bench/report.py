@@ -140,9 +140,9 @@ def _null_table(report: dict[str, Any]) -> Iterator[str]:
     yield "\n## Null model, 500x375 JPEG, 32 clients\n"
     yield (
         "| server | requests/s | p50 ms | p99 ms | CPU ms a request | images a call"
-        " | images a batch | MB resident | errors |"
+        " | images a batch | MB resident | its peak | errors |"
     )
-    yield "|---|---|---|---|---|---|---|---|---|"
+    yield "|---|---|---|---|---|---|---|---|---|---|"
     null = report["null"]
     rows = list(null["rounds"].items())
     rows.append((f"{OURS}, one client", [null["one_client"]]))
@@ -167,11 +167,12 @@ def _row(server: str, rounds: list[dict[str, Any]]) -> str:
         f"{kind} {middle(rounds, lambda m, k=kind: m['cpu_ms'].get(k, 0.0)):.2f}"  # type: ignore[misc]  # k
         for kind in sorted(kinds)
     )
-    resident = sum(rounds[-1]["resident_mb"].values())
+    resident, peak = (sum(rounds[-1][key].values()) for key in ("resident_mb", "peak_mb"))
     return (
         f"| {server} | {text('requests_per_s', '.0f')} | {text('p50_ms', '.1f')}"
         f" | {text('p99_ms', '.1f')} | {cpu} | {text('mean_call', '.1f')}"
-        f" | {text('mean_batch', '.1f')} | {resident:.0f} | {sum(m['errors'] for m in rounds)} |"
+        f" | {text('mean_batch', '.1f')} | {resident:.0f} | {peak:.0f}"
+        f" | {sum(m['errors'] for m in rounds)} |"
     )
 
 

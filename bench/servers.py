@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
@@ -22,6 +22,15 @@ _START_TIMEOUT_S: Final = 120.0
 _STOP_TIMEOUT_S: Final = 30.0
 
 
+class Usage(NamedTuple):
+    """Of all processes of a kind together."""
+
+    cpu_s: float
+    resident_bytes: int
+    peak_bytes: int
+    """Most that each has had resident, since it started."""
+
+
 @dataclass(frozen=True, slots=True)
 class Server:
     """A server that answers `POST /models/{id}`."""
@@ -32,18 +41,25 @@ class Server:
     """Of the process that everything it uses is below of."""
     triton_metrics_url: str | None = None
 
-    def usage(self) -> dict[str, tuple[float, int]]:
-        """CPU seconds so far and resident bytes by kind of process."""
+    def usage(self) -> dict[str, Usage]:
+        """What each kind of process has used so far."""
         top = psutil.Process(self.pid)
-        found: dict[str, tuple[float, int]] = {}
+        found: dict[str, Usage] = {}
         for process in (top, *top.children(recursive=True)):
             times = process.cpu_times()
-            seconds, resident = found.get(kind := _kind(process), (0.0, 0))
-            found[kind] = (
-                seconds + times.user + times.system,
-                resident + process.memory_info().rss,
+            before = found.get(kind := _kind(process), Usage(0.0, 0, 0))
+            found[kind] = Usage(
+                before.cpu_s + times.user + times.system,
+                before.resident_bytes + process.memory_info().rss,
+                before.peak_bytes + _peak_bytes(process.pid),
             )
         return found
+
+
+def _peak_bytes(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    kib = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(kib) * 1024
 
 
 def _kind(process: psutil.Process) -> str:
