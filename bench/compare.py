@@ -21,7 +21,7 @@ from typing import Final
 from bench.measure import Measured, measure
 from bench.models import NULL, prepare, wanted
 from bench.pictures import LARGE, SMALL, write_picture
-from bench.run import WORK, closed, floor_ms
+from bench.run import WORK, closed, floor_of
 from bench.servers import Server, in_process_baseline, vitriton
 from exporter.precision import cpu_has_bf16
 from gateway.cpus import available_cpus
@@ -60,7 +60,7 @@ def compare(options: argparse.Namespace) -> dict[str, list[Measured]]:
             servers[name] = stack.enter_context(starting)
             measure(servers[name], options.model, picture, closed(options.concurrency, 1.0))
         for n in range(options.rounds):
-            floor = floor_ms(picture, available_cpus())
+            floor = floor_of(picture, available_cpus()).ms
             print(f"round {n + 1}: decoding takes {floor:.2f} ms", file=sys.stderr, flush=True)
             # Whoever is first in one round is not in the next.
             order = list(servers.items())

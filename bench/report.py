@@ -154,6 +154,14 @@ def _null_table(report: dict[str, Any]) -> Iterator[str]:
         f"\nThe floor, decoding and resizing alone with all processors busy at it, takes"
         f" {median(null['floors_ms']):.2f} ms of CPU a picture, measured in the same rounds."
     )
+    rested = median(
+        paused / busy
+        for paused, busy in zip(null["rested_floors_ms"], null["floors_ms"], strict=True)
+    )
+    yield (
+        f"With a short sleep before each picture the same work takes {rested:.2f} times as much:"
+        " what a shared machine takes from whoever sleeps, as every server does."
+    )
     yield f"The load generator itself takes {client:.3f} ms of CPU a request."
 
 
@@ -180,9 +188,9 @@ def _model_tables(report: dict[str, Any]) -> Iterator[str]:
     yield "\n## Models with random weights, 32 clients\n"
     yield (
         "| model | images/s | graph alone, images/s | its batch and threads | images a batch"
-        " | one client: p50 ms | graph alone, one image: ms |"
+        " | one client: p50 ms | graph alone, one image: ms | after a pause: ms |"
     )
-    yield "|---|---|---|---|---|---|---|"
+    yield "|---|---|---|---|---|---|---|---|"
     for key in ("tiny", "base", "base_bf16"):
         if key not in report:
             continue
@@ -193,8 +201,14 @@ def _model_tables(report: dict[str, Any]) -> Iterator[str]:
         yield (
             f"| {key} | {_speed(model):.1f} | {median(model['graph_images_per_s']):.1f}"
             f" | {setting['batch']:g} x {setting['threads']:g} | {batch:.1f}"
-            f" | {one_client:.1f} | {median(model['graph_single_ms']):.1f} |"
+            f" | {one_client:.1f} | {median(model['graph_single_ms']):.1f}"
+            f" | {median(model['graph_rested_ms']):.1f} |"
         )
+    pause_ms = report["null"]["one_client"]["p50_ms"]
+    yield (
+        f"\nThe pause before each image is {pause_ms:.1f} ms, which is what the null model takes"
+        " with one client: so long a lone client's images leave the graph without work."
+    )
 
 
 def _decode_tables(report: dict[str, Any]) -> Iterator[str]:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from time import monotonic
 from typing import Any, Final, NamedTuple, get_args
 
@@ -35,7 +35,7 @@ CONCURRENCY: Final = 32
 SECONDS: Final = 4.0
 # Short ones and more of them: the machine may change its speed from one second to the next.
 _ONE_CLIENT_ROUNDS: Final = 5
-_ONE_CLIENT_SECONDS: Final = 1.5
+_ONE_CLIENT_SECONDS: Final = 1.2
 MEMORY_REQUESTS: Final = 10_000
 _OPEN_LOOP_SHARE: Final = 0.5
 WORK: Final = Path("bench/.work")
@@ -79,10 +79,10 @@ def null_model(repository: Path, small: Path) -> dict[str, Any]:
         for server in servers:
             measure(server, NULL, small, closed(CONCURRENCY, 2.0))
         rounds: dict[str, list[Measured]] = {server.name: [] for server in servers}
-        floors = []
+        floors: list[Floor] = []
         for n in range(ROUNDS):
             say(f"null model, round {n + 1} of {ROUNDS}")
-            floors.append(floor_ms(small, cpus))
+            floors.append(floor_of(small, cpus))
             for server in servers:
                 rounds[server.name].append(measure(server, NULL, small, closed(CONCURRENCY)))
         say("null model, one client, and an open loop")
@@ -90,7 +90,8 @@ def null_model(repository: Path, small: Path) -> dict[str, Any]:
         rate = _OPEN_LOOP_SHARE * median(m.requests_per_s for m in rounds[ours.name])
         opened = measure(ours, NULL, small, ["--rate", f"{rate:.0f}", "--seconds", str(SECONDS)])
         return {
-            "floors_ms": floors,
+            "floors_ms": [floor.ms for floor in floors],
+            "rested_floors_ms": [floor.rested_ms for floor in floors],
             "rounds": {name: [asdict(m) for m in found] for name, found in rounds.items()},
             "one_client": asdict(alone),
             "open_loop": {"rate": rate, **asdict(opened)},
@@ -98,12 +99,21 @@ def null_model(repository: Path, small: Path) -> dict[str, Any]:
         }
 
 
-def floor_ms(picture: Path, cpus: int) -> float:
-    """CPU milliseconds to decode and resize, with all processors busy at it, as under load."""
+class Floor(NamedTuple):
+    """CPU milliseconds to decode and resize a picture."""
+
+    ms: float
+    """Without a break."""
+    rested_ms: float
+    """With a pause before each."""
+
+
+def floor_of(picture: Path, cpus: int) -> Floor:
+    """Measured with all processors at it, as under load."""
     arguments = ["-m", "bench.limits", "floor", str(picture)]
     with ThreadPoolExecutor(cpus) as pool:
-        costs = list(pool.map(lambda _: run_json(arguments)["cpu_ms"], range(cpus)))
-    return float(sum(costs) / len(costs))
+        costs = list(pool.map(lambda _: run_json(arguments), range(cpus)))
+    return Floor(*(mean(cost[key] for cost in costs) for key in ("cpu_ms", "rested_cpu_ms")))
 
 
 def _memory(server: Server, small: Path) -> dict[str, float]:
@@ -116,8 +126,18 @@ def _memory(server: Server, small: Path) -> dict[str, float]:
     return {"requests": answered, "half_way_mb": first, "end_mb": second}
 
 
-def real_model(repository: Path, model_id: str, small: Path, seconds: float) -> dict[str, Any]:
-    """A ViT behind the whole stack against its graph alone at its best setting."""
+def real_model(
+    repository: Path, model_id: str, small: Path, seconds: float, pause_s: float
+) -> dict[str, Any]:
+    """A ViT behind the whole stack against its graph alone at its best setting.
+
+    Args:
+        repository: Where the models are.
+        model_id: One of them.
+        small: The picture.
+        seconds: Of each round with many clients.
+        pause_s: How long the graph rests between the images of a lone client.
+    """
     say(f"{model_id}: the graph alone")
     path = graph_of(repository, model_id)
     with contextlib.ExitStack() as stack:
@@ -138,15 +158,18 @@ def real_model(repository: Path, model_id: str, small: Path, seconds: float) -> 
             rounds.append(measure(server, model_id, small, closed(CONCURRENCY, seconds)))
         say(f"{model_id}, one client")
         singles: list[float] = []
+        rested: list[float] = []
         ones: list[Measured] = []
         for _ in range(_ONE_CLIENT_ROUNDS):
             singles.append(single.measure(_ONE_CLIENT_SECONDS)["p50_ms"])
+            rested.append(single.measure(_ONE_CLIENT_SECONDS, pause_s)["p50_ms"])
             ones.append(measure(server, model_id, small, closed(1, _ONE_CLIENT_SECONDS)))
     return {
         "graph_setting": {"batch": batch, "threads": threads},
         "graph_images_per_s": speeds,
         "rounds": [asdict(m) for m in rounds],
         "graph_single_ms": singles,
+        "graph_rested_ms": rested,
         "one_client": [asdict(m) for m in ones],
     }
 
@@ -199,17 +222,19 @@ def main() -> None:
     prepare(repository, wanted(on_gpu=options.gpu, has_bf16=has_bf16))
     small, large = (write_picture(WORK, size).resolve() for size in (SMALL, LARGE))
     start = monotonic()
+    decoded, null = decoding(small, large), null_model(repository, small)
+    pause_s = null["one_client"]["p50_ms"] / 1000
     report: dict[str, Any] = {
         "date": datetime.now(UTC).date().isoformat(),
         "machine": machine(),
-        "decoding": decoding(small, large),
-        "null": null_model(repository, small),
-        "tiny": real_model(repository, TINY, small, 2 * SECONDS),
-        "base": real_model(repository, BASE, small, 2 * SECONDS),
+        "decoding": decoded,
+        "null": null,
+        "tiny": real_model(repository, TINY, small, 2 * SECONDS, pause_s),
+        "base": real_model(repository, BASE, small, 2 * SECONDS, pause_s),
         "image_modes": image_modes(repository, large),
     }
     if has_bf16:
-        report["base_bf16"] = real_model(repository, BASE_BF16, small, SECONDS)
+        report["base_bf16"] = real_model(repository, BASE_BF16, small, SECONDS, pause_s)
     say("accuracy of the image modes")
     report["accuracy"] = run_json(["-m", "bench.accuracy", "--demo", str(_DEMO)])["rows"]
     report["seconds"] = monotonic() - start

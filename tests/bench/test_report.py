@@ -37,6 +37,17 @@ def test_what_slows_ours_alone_is_seen(report: dict[str, Any]) -> None:
     assert _one_client(report) == pytest.approx(before + 2.5)
 
 
+def test_what_a_pause_costs_is_shown_and_excuses_nothing(report: dict[str, Any]) -> None:
+    before = promises(report)
+    null, tiny = report["null"], report["tiny"]
+    null["rested_floors_ms"] = [3 * floor for floor in null["floors_ms"]]
+    tiny["graph_rested_ms"] = [512.5 for _ in tiny["graph_rested_ms"]]
+    page = "\n".join(markdown("cpu", report))
+    assert "takes 3.00 times as much" in page
+    assert "| 512.5 |" in page
+    assert promises(report) == before
+
+
 def test_the_page_is_that_of_the_figures(report: dict[str, Any]) -> None:
     page = "\n".join(markdown("cpu", report)) + "\n"
     assert page == _REPORT.with_suffix(".md").read_text()
