@@ -15,12 +15,18 @@ import tempfile
 import urllib.request
 from asyncio.subprocess import Process
 from collections.abc import Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    contextmanager,
+    nullcontext,
+)
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from deploy.local.children import describe_end, kill_session, running, until
+from deploy.local.cpu_latency import cpu_latency, has_idle_driver
 from deploy.local.embedded_triton import EmbeddedTriton, find_embedded_triton
 from deploy.local.errors import LocalError
 from deploy.local.triton_server import TRITON_LOG, RunningTriton, running_triton
@@ -45,6 +51,8 @@ class ServeRequest:
     precision: str = "auto"
     """Of the models that are exported now."""
     port: int | None = None
+    cpu_latency_us: int | None = None
+    """Longest wake-up of an idle processor; none leaves it to the kernel."""
 
 
 def serve(request: ServeRequest) -> None:
@@ -58,8 +66,20 @@ def serve(request: ServeRequest) -> None:
     triton = find_embedded_triton()
     settings = load_settings()
     port = settings.port if request.port is None else request.port
-    with _bind(settings.host, port) as listener, _work_folder() as work:
+    with (
+        _bind(settings.host, port) as listener,
+        _idle_processors(request.cpu_latency_us),
+        _work_folder() as work,
+    ):
         asyncio.run(_serve(triton, request, listener, work))
+
+
+def _idle_processors(latency_us: int | None) -> AbstractContextManager[None]:
+    if latency_us is None:
+        return nullcontext()
+    if not has_idle_driver():
+        log.warning("this kernel has no cpuidle driver: --cpu-latency changes nothing here")
+    return cpu_latency(latency_us)
 
 
 @contextmanager
