@@ -18,10 +18,11 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
+from bench.idle import awake
 from bench.measure import Measured, measure
 from bench.models import NULL, prepare, wanted
 from bench.pictures import LARGE, SMALL, write_picture
-from bench.run import WORK, closed, floor_of
+from bench.run import WORK, closed, floor_ms
 from bench.servers import Server, in_process_baseline, vitriton
 from exporter.precision import cpu_has_bf16
 from gateway.cpus import available_cpus
@@ -59,8 +60,10 @@ def compare(options: argparse.Namespace) -> dict[str, list[Measured]]:
             name, starting = _started(what, options.model, repository)
             servers[name] = stack.enter_context(starting)
             measure(servers[name], options.model, picture, closed(options.concurrency, 1.0))
+        if options.awake and not stack.enter_context(awake()):
+            raise SystemExit("bench: --awake takes root, and a kernel with a cpuidle driver")
         for n in range(options.rounds):
-            floor = floor_of(picture, available_cpus()).ms
+            floor = floor_ms(picture, available_cpus())
             print(f"round {n + 1}: decoding takes {floor:.2f} ms", file=sys.stderr, flush=True)
             # Whoever is first in one round is not in the next.
             order = list(servers.items())
@@ -105,6 +108,7 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--awake", action="store_true", help="let no processor halt meanwhile")
     print("\n".join(table(compare(parser.parse_args()))))
 
 

@@ -2,11 +2,10 @@
 
     python -m bench.limits decode PICTURE
     python -m bench.limits floor PICTURE
-    echo 3 0.002 | python -m bench.limits graph MODEL_PT --batch 8 --threads 2
+    echo 3 | python -m bench.limits graph MODEL_PT --batch 8 --threads 2
 
 Prints JSON. A process of its own for each, so that nothing else has warmed or spoilt anything. That
-of a graph takes from each line of its input for how many seconds to measure, and how long to sleep
-before each call; it answers with a line.
+of a graph measures for as many seconds as each line of its input says, and answers with a line.
 """
 
 import argparse
@@ -17,8 +16,8 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from statistics import median
-from time import perf_counter, process_time, sleep  # noqa: TID251 - a pause is what is measured
-from typing import Final, NamedTuple, get_args
+from time import perf_counter, process_time
+from typing import Final, get_args
 
 import numpy as np
 import torch
@@ -34,46 +33,27 @@ _MAX_PIXELS: Final = 64_000_000
 _ROUNDS: Final = 7
 _SECONDS: Final = 1.5
 _WARM_UPS: Final = 3
-# About as long as a thread of the gateway waits for another one.
-_REST_S: Final = 0.0002
 
 
-def cpu_ms(work: Callable[[], object], pause_s: float = 0.0) -> float:
-    """CPU milliseconds of one call, with a pause before each: the median of a few rounds."""
+def cpu_ms(work: Callable[[], object]) -> float:
+    """CPU milliseconds of one call: the median of a few rounds."""
     start, calls = perf_counter(), 0
     while perf_counter() - start < _SECONDS / _ROUNDS:
         work()
         calls += 1
     rounds = []
     for _ in range(_ROUNDS - 1):
-        used_s = 0.0
+        before = process_time()
         for _ in range(calls):
-            _pause(pause_s)
-            before = process_time()
             work()
-            used_s += process_time() - before
-        rounds.append(used_s * 1000 / calls)
+        rounds.append((process_time() - before) * 1000 / calls)
     return median(rounds)
 
 
-def _pause(seconds: float) -> None:
-    # Even to sleep for no time is a call into the kernel.
-    if seconds:
-        sleep(seconds)
-
-
-def floor(picture: bytes) -> dict[str, float]:
-    """CPU milliseconds to decode and resize a picture in mode `fast`, bilinear.
-
-    `rested_cpu_ms` is the same work with pauses: where a machine is shared, whoever sleeps finds
-    its caches cold, and no server can do without sleeping.
-    """
+def floor(picture: bytes) -> float:
+    """CPU milliseconds to decode and resize a picture in mode `fast`, bilinear."""
     steps = Preprocessing(resize=_SIZE, resample="bilinear")
-
-    def work() -> object:
-        return decode(picture, steps, _MAX_PIXELS, "fast")
-
-    return {"cpu_ms": cpu_ms(work), "rested_cpu_ms": cpu_ms(work, _REST_S)}
+    return cpu_ms(lambda: decode(picture, steps, _MAX_PIXELS, "fast"))
 
 
 def decode_costs(picture: bytes) -> dict[str, float]:
@@ -118,17 +98,8 @@ def _candidates(picture: bytes) -> dict[str, float]:
     }
 
 
-class Run(NamedTuple):
-    """One measurement of a graph."""
-
-    seconds: float
-    """Of calls, pauses aside."""
-    pause_s: float
-    """Slept before each call, as a server does between the images of a lone client."""
-
-
 def graph_speeds(
-    path: Path, batch: int, threads: int, runs: Iterable[Run]
+    path: Path, batch: int, threads: int, durations: Iterable[float]
 ) -> Iterator[dict[str, float]]:
     """Images a second and milliseconds a call of a frozen graph, the best device there is.
 
@@ -136,7 +107,7 @@ def graph_speeds(
         path: A TorchScript file.
         batch: Images in a call.
         threads: Of torch, on a CPU.
-        runs: What to measure, one after the other.
+        durations: Seconds of each measurement.
     """
     torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -145,18 +116,17 @@ def graph_speeds(
         graph = torch.jit.load(str(path), map_location=device).eval()  # type: ignore[no-untyped-call]  # torch's
         pixels = torch.randint(0, 256, (batch, 224, 224, 3), dtype=torch.uint8)
 
-        def call(pause_s: float) -> float:
-            _pause(pause_s)
+        def call() -> float:
             start = perf_counter()
             graph(pixels.to(device)).cpu()
             return perf_counter() - start
 
-        for seconds, pause_s in runs:
+        for seconds in durations:
             for _ in range(_WARM_UPS):
-                call(pause_s)
+                call()
             times: list[float] = []
             while sum(times) < seconds or len(times) < 3:
-                times.append(call(pause_s))
+                times.append(call())
             yield {
                 "images_per_s": batch * len(times) / sum(times),
                 "p50_ms": median(times) * 1000,
@@ -176,10 +146,10 @@ def main() -> None:
     if options.what == "decode":
         print(json.dumps(decode_costs(options.path.read_bytes())))
     elif options.what == "floor":
-        print(json.dumps(floor(options.path.read_bytes())))
+        print(json.dumps({"cpu_ms": floor(options.path.read_bytes())}))
     else:
-        runs = (Run(*map(float, line.split())) for line in sys.stdin)
-        for speed in graph_speeds(options.path, options.batch, options.threads, runs):
+        durations = map(float, sys.stdin)
+        for speed in graph_speeds(options.path, options.batch, options.threads, durations):
             print(json.dumps(speed), flush=True)
 
 

@@ -86,12 +86,12 @@ class LoneGraph:
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self._process = process
 
-    def measure(self, seconds: float, pause_s: float = 0.0) -> dict[str, float]:
-        """Images a second and the median milliseconds of a call, with a pause before each."""
+    def measure(self, seconds: float) -> dict[str, float]:
+        """Images a second and the median milliseconds of a call."""
         process = self._process
         assert process.stdin is not None  # noqa: S101 - asked for below
         assert process.stdout is not None  # noqa: S101 - asked for below
-        process.stdin.write(f"{seconds} {pause_s}\n")
+        process.stdin.write(f"{seconds}\n")
         process.stdin.flush()
         answer = process.stdout.readline()
         if not answer:

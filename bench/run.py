@@ -5,23 +5,23 @@ does to one it does to all; ratios are what counts. Writes JSON, Markdown and a 
 """
 
 import argparse
-import contextlib
 import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import mean, median
+from statistics import median
 from time import monotonic
 from typing import Any, Final, NamedTuple, get_args
 
 import torch
 
+from bench.idle import awake
 from bench.machine import machine
-from bench.measure import Measured, lone_graph, measure, run_json
+from bench.measure import LoneGraph, Measured, lone_graph, measure, run_json
 from bench.models import BASE, BASE_BF16, NULL, TINY, graph_of, prepare, wanted
 from bench.pictures import LARGE, SMALL, write_picture
 from bench.report import write_report
@@ -33,6 +33,8 @@ from gateway.fast_pixels import DecodeMode
 ROUNDS: Final = 3
 CONCURRENCY: Final = 32
 SECONDS: Final = 4.0
+_HALTING_SECONDS: Final = 3.0
+_LARGE_SECONDS: Final = 2.0
 # Short ones and more of them: the machine may change its speed from one second to the next.
 _ONE_CLIENT_ROUNDS: Final = 5
 _ONE_CLIENT_SECONDS: Final = 1.2
@@ -56,16 +58,17 @@ def closed(concurrency: int, seconds: float = SECONDS) -> list[str]:
 def decoding(small: Path, large: Path) -> dict[str, Any]:
     """CPU milliseconds of decoding and resizing, with no server around."""
     say("the limit of decoding")
-    return {
-        "small": run_json(["-m", "bench.limits", "decode", str(small)]),
-        "large": run_json(["-m", "bench.limits", "decode", str(large)]),
-    }
+    with awake():
+        return {
+            "small": run_json(["-m", "bench.limits", "decode", str(small)]),
+            "large": run_json(["-m", "bench.limits", "decode", str(large)]),
+        }
 
 
 def null_model(repository: Path, small: Path) -> dict[str, Any]:
     """Everything but the model: ours, and what one would write instead."""
     cpus = available_cpus()
-    with contextlib.ExitStack() as stack:
+    with ExitStack() as stack:
         enter = stack.enter_context
         work = Path(enter(tempfile.TemporaryDirectory(prefix="vitriton-bench-")))
         say("starting the servers of the null model")
@@ -78,42 +81,41 @@ def null_model(repository: Path, small: Path) -> dict[str, Any]:
         ]
         for server in servers:
             measure(server, NULL, small, closed(CONCURRENCY, 2.0))
-        rounds: dict[str, list[Measured]] = {server.name: [] for server in servers}
-        floors: list[Floor] = []
-        for n in range(ROUNDS):
-            say(f"null model, round {n + 1} of {ROUNDS}")
-            floors.append(floor_of(small, cpus))
-            for server in servers:
-                rounds[server.name].append(measure(server, NULL, small, closed(CONCURRENCY)))
-        say("null model, one client, and an open loop")
-        alone = measure(ours, NULL, small, closed(1))
-        rate = _OPEN_LOOP_SHARE * median(m.requests_per_s for m in rounds[ours.name])
-        opened = measure(ours, NULL, small, ["--rate", f"{rate:.0f}", "--seconds", str(SECONDS)])
-        return {
-            "floors_ms": [floor.ms for floor in floors],
-            "rested_floors_ms": [floor.rested_ms for floor in floors],
-            "rounds": {name: [asdict(m) for m in found] for name, found in rounds.items()},
-            "one_client": asdict(alone),
-            "open_loop": {"rate": rate, **asdict(opened)},
-            "memory": _memory(ours, small),
-        }
+        with awake() as is_awake:
+            found = _null_rounds(servers, small, SECONDS)
+            say("null model, one client, and an open loop")
+            speeds = [m["requests_per_s"] for m in found["rounds"][ours.name]]
+            rate = _OPEN_LOOP_SHARE * median(speeds)
+            load = ["--rate", f"{rate:.0f}", "--seconds", str(SECONDS)]
+            opened = measure(ours, NULL, small, load)
+            found["one_client"] = asdict(measure(ours, NULL, small, closed(1)))
+            found["open_loop"] = {"rate": rate, **asdict(opened)}
+            found["memory"] = _memory(ours, small)
+        if is_awake:
+            say("the same with processors that halt")
+            found["halting"] = _null_rounds(servers[:2], small, _HALTING_SECONDS)
+            found["halting"]["one_client"] = asdict(measure(ours, NULL, small, closed(1)))
+        return found
 
 
-class Floor(NamedTuple):
-    """CPU milliseconds to decode and resize a picture."""
+def _null_rounds(servers: list[Server], small: Path, seconds: float) -> dict[str, Any]:
+    rounds: dict[str, list[dict[str, Any]]] = {server.name: [] for server in servers}
+    floors = []
+    for n in range(ROUNDS):
+        say(f"null model, round {n + 1} of {ROUNDS}")
+        floors.append(floor_ms(small, available_cpus()))
+        for server in servers:
+            measured = measure(server, NULL, small, closed(CONCURRENCY, seconds))
+            rounds[server.name].append(asdict(measured))
+    return {"floors_ms": floors, "rounds": rounds}
 
-    ms: float
-    """Without a break."""
-    rested_ms: float
-    """With a pause before each."""
 
-
-def floor_of(picture: Path, cpus: int) -> Floor:
-    """Measured with all processors at it, as under load."""
+def floor_ms(picture: Path, cpus: int) -> float:
+    """CPU milliseconds to decode and resize, with all processors busy at it, as under load."""
     arguments = ["-m", "bench.limits", "floor", str(picture)]
     with ThreadPoolExecutor(cpus) as pool:
-        costs = list(pool.map(lambda _: run_json(arguments), range(cpus)))
-    return Floor(*(mean(cost[key] for cost in costs) for key in ("cpu_ms", "rested_cpu_ms")))
+        costs = list(pool.map(lambda _: run_json(arguments)["cpu_ms"], range(cpus)))
+    return float(sum(costs) / len(costs))
 
 
 def _memory(server: Server, small: Path) -> dict[str, float]:
@@ -127,7 +129,7 @@ def _memory(server: Server, small: Path) -> dict[str, float]:
 
 
 def real_model(
-    repository: Path, model_id: str, small: Path, seconds: float, pause_s: float
+    repository: Path, model_id: str, small: Path, seconds: float, *, halting_too: bool = False
 ) -> dict[str, Any]:
     """A ViT behind the whole stack against its graph alone at its best setting.
 
@@ -136,42 +138,50 @@ def real_model(
         model_id: One of them.
         small: The picture.
         seconds: Of each round with many clients.
-        pause_s: How long the graph rests between the images of a lone client.
+        halting_too: Measure one client with processors that halt as well.
     """
     say(f"{model_id}: the graph alone")
     path = graph_of(repository, model_id)
-    with contextlib.ExitStack() as stack:
+    with ExitStack() as stack:
         enter = stack.enter_context
         graphs = [(setting, enter(lone_graph(path, *setting))) for setting in _settings()]
-        probes = [(graph.measure(1.0), setting, graph) for setting, graph in graphs]
+        with awake():
+            probes = [(graph.measure(1.0), setting, graph) for setting, graph in graphs]
         _, (batch, threads), best = max(probes, key=lambda probe: probe[0]["images_per_s"])
         of_one = [probe for probe in probes if probe[1].batch == 1]
         _, _, single = min(of_one, key=lambda probe: probe[0]["p50_ms"])
         work = Path(enter(tempfile.TemporaryDirectory(prefix="vitriton-bench-")))
         server = enter(vitriton([model_id], repository, work))
         measure(server, model_id, small, closed(CONCURRENCY, seconds / 2))
-        speeds: list[float] = []
-        rounds: list[Measured] = []
-        for n in range(ROUNDS):
-            say(f"{model_id}, round {n + 1} of {ROUNDS}")
-            speeds.append(best.measure(seconds)["images_per_s"])
-            rounds.append(measure(server, model_id, small, closed(CONCURRENCY, seconds)))
+        found: dict[str, Any] = {
+            "graph_setting": {"batch": batch, "threads": threads},
+            "graph_images_per_s": [],
+            "rounds": [],
+        }
+        with awake():
+            for n in range(ROUNDS):
+                say(f"{model_id}, round {n + 1} of {ROUNDS}")
+                found["graph_images_per_s"].append(best.measure(seconds)["images_per_s"])
+                measured = measure(server, model_id, small, closed(CONCURRENCY, seconds))
+                found["rounds"].append(asdict(measured))
         say(f"{model_id}, one client")
-        singles: list[float] = []
-        rested: list[float] = []
-        ones: list[Measured] = []
+        halting: dict[str, Any] = {"graph_single_ms": [], "one_client": []}
+        found |= {key: [] for key in halting}
         for _ in range(_ONE_CLIENT_ROUNDS):
-            singles.append(single.measure(_ONE_CLIENT_SECONDS)["p50_ms"])
-            rested.append(single.measure(_ONE_CLIENT_SECONDS, pause_s)["p50_ms"])
-            ones.append(measure(server, model_id, small, closed(1, _ONE_CLIENT_SECONDS)))
-    return {
-        "graph_setting": {"batch": batch, "threads": threads},
-        "graph_images_per_s": speeds,
-        "rounds": [asdict(m) for m in rounds],
-        "graph_single_ms": singles,
-        "graph_rested_ms": rested,
-        "one_client": [asdict(m) for m in ones],
-    }
+            with awake() as is_awake:
+                _one_client_round(found, single, server, model_id, small)
+            if is_awake and halting_too:
+                _one_client_round(halting, single, server, model_id, small)
+                found["halting"] = halting
+    return found
+
+
+def _one_client_round(
+    found: dict[str, Any], graph: LoneGraph, server: Server, model_id: str, small: Path
+) -> None:
+    found["graph_single_ms"].append(graph.measure(_ONE_CLIENT_SECONDS)["p50_ms"])
+    measured = measure(server, model_id, small, closed(1, _ONE_CLIENT_SECONDS))
+    found["one_client"].append(asdict(measured))
 
 
 class _Setting(NamedTuple):
@@ -191,12 +201,14 @@ def _settings() -> list[_Setting]:
 def image_modes(repository: Path, large: Path) -> dict[str, Any]:
     """CPU of the gateway for a large photograph, by image mode."""
     found: dict[str, list[Measured]] = {mode: [] for mode in get_args(DecodeMode)}
-    with contextlib.ExitStack() as stack:
+    with ExitStack() as stack:
+        enter = stack.enter_context
         say("image modes, 4000x3000")
-        servers = {mode: stack.enter_context(_gateway(mode, repository)) for mode in found}
+        servers = {mode: enter(_gateway(mode, repository)) for mode in found}
+        enter(awake())
         for _ in range(ROUNDS):
             for mode, server in servers.items():
-                found[mode].append(measure(server, NULL, large, closed(4, 3.0)))
+                found[mode].append(measure(server, NULL, large, closed(4, _LARGE_SECONDS)))
     return {mode: [asdict(m) for m in rounds] for mode, rounds in found.items()}
 
 
@@ -222,19 +234,17 @@ def main() -> None:
     prepare(repository, wanted(on_gpu=options.gpu, has_bf16=has_bf16))
     small, large = (write_picture(WORK, size).resolve() for size in (SMALL, LARGE))
     start = monotonic()
-    decoded, null = decoding(small, large), null_model(repository, small)
-    pause_s = null["one_client"]["p50_ms"] / 1000
     report: dict[str, Any] = {
         "date": datetime.now(UTC).date().isoformat(),
         "machine": machine(),
-        "decoding": decoded,
-        "null": null,
-        "tiny": real_model(repository, TINY, small, 2 * SECONDS, pause_s),
-        "base": real_model(repository, BASE, small, 2 * SECONDS, pause_s),
+        "decoding": decoding(small, large),
+        "null": null_model(repository, small),
+        "tiny": real_model(repository, TINY, small, 2 * SECONDS, halting_too=True),
+        "base": real_model(repository, BASE, small, 2 * SECONDS),
         "image_modes": image_modes(repository, large),
     }
     if has_bf16:
-        report["base_bf16"] = real_model(repository, BASE_BF16, small, SECONDS, pause_s)
+        report["base_bf16"] = real_model(repository, BASE_BF16, small, SECONDS)
     say("accuracy of the image modes")
     report["accuracy"] = run_json(["-m", "bench.accuracy", "--demo", str(_DEMO)])["rows"]
     report["seconds"] = monotonic() - start

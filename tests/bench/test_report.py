@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from bench.report import markdown, promises
+from bench.report import OURS, markdown, promises
 
 _REPORT = Path("bench/results/cpu.json")
 _ONE_CLIENT = "ViT-tiny, one client: p50 beyond the graph's, ms"
@@ -37,15 +37,37 @@ def test_what_slows_ours_alone_is_seen(report: dict[str, Any]) -> None:
     assert _one_client(report) == pytest.approx(before + 2.5)
 
 
-def test_what_a_pause_costs_is_shown_and_excuses_nothing(report: dict[str, Any]) -> None:
+def test_halting_processors_are_judged_beside_and_excuse_nothing(report: dict[str, Any]) -> None:
     before = promises(report)
-    null, tiny = report["null"], report["tiny"]
-    null["rested_floors_ms"] = [3 * floor for floor in null["floors_ms"]]
-    tiny["graph_rested_ms"] = [512.5 for _ in tiny["graph_rested_ms"]]
+    for floor in (report["null"], report["null"]["halting"]):
+        floor["floors_ms"] = [1.0 for _ in floor["floors_ms"]]
+    for measured in report["null"]["halting"]["rounds"][OURS]:
+        measured["cpu_ms"]["gateway"] = 9.875
+    gateway = promises(report)[0]
+    assert (gateway.halting, gateway.is_kept_halting) == (9.875, False)
+    assert "| 9.88, **no** |" in "\n".join(markdown("cpu", report))
+    for measured in report["null"]["rounds"][OURS]:
+        measured["cpu_ms"]["gateway"] = 1.25
+    gateway = promises(report)[0]
+    assert (gateway.measured, gateway.is_kept, gateway.is_kept_halting) == (1.25, True, False)
+    assert promises(report)[2:] == before[2:]
+
+
+def test_what_halting_costs_a_lone_image_is_a_difference_too(report: dict[str, Any]) -> None:
+    halting = report["tiny"]["halting"]
+    for n, slower in enumerate((50.0, 30.0, 0.0, 20.0, 0.0)):
+        halting["graph_single_ms"][n] = 10.0 + slower
+        halting["one_client"][n]["p50_ms"] = 13.5 + slower
+    found = next(promise for promise in promises(report) if promise.what == _ONE_CLIENT)
+    assert found.halting == pytest.approx(3.5)
+    assert found.measured == _one_client(report)
+
+
+def test_without_root_there_is_one_measurement_and_the_page_says_so(report: dict[str, Any]) -> None:
+    del report["null"]["halting"], report["tiny"]["halting"]
     page = "\n".join(markdown("cpu", report))
-    assert "takes 3.00 times as much" in page
-    assert "| 512.5 |" in page
-    assert promises(report) == before
+    assert "Idle processors halted" in page
+    assert {promise.halting for promise in promises(report)} == {None}
 
 
 def test_the_page_is_that_of_the_figures(report: dict[str, Any]) -> None:
