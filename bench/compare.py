@@ -55,13 +55,13 @@ def compare(options: argparse.Namespace) -> dict[str, list[Measured]]:
     load = closed(options.concurrency, options.seconds)
     rounds: dict[str, list[Measured]] = {}
     with contextlib.ExitStack() as stack:
+        if options.awake and not stack.enter_context(awake()):
+            raise SystemExit("bench: --awake takes root, and idle processors that can spin")
         servers = {}
         for what in options.what:
             name, starting = _started(what, options.model, repository)
             servers[name] = stack.enter_context(starting)
             measure(servers[name], options.model, picture, closed(options.concurrency, 1.0))
-        if options.awake and not stack.enter_context(awake()):
-            raise SystemExit("bench: --awake takes root, and a kernel with a cpuidle driver")
         for n in range(options.rounds):
             floor = floor_ms(picture, available_cpus())
             print(f"round {n + 1}: decoding takes {floor:.2f} ms", file=sys.stderr, flush=True)

@@ -1,14 +1,21 @@
 """What a run was made on."""
 
 import platform
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import psutil
 import torch
 
 from gateway import __version__
 from gateway.cpus import available_cpus
+
+_IDLE_FACTS: Final = (
+    Path("/sys/devices/system/cpu/cpuidle/current_driver"),
+    Path("/sys/devices/system/cpu/cpuidle/current_governor"),
+    Path("/sys/module/haltpoll/parameters/guest_halt_poll_ns"),
+)
 
 
 def machine() -> dict[str, Any]:
@@ -20,10 +27,20 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "vitriton": __version__,
+        "idle": _idle(),
     }
     if torch.cuda.is_available():
         facts["gpu"] = torch.cuda.get_device_name()
     return facts
+
+
+def _idle() -> str:
+    """What the kernel makes of idle processors, as it was found."""
+    facts = []
+    for file in _IDLE_FACTS:
+        with suppress(OSError):
+            facts.append(f"{file.name} {file.read_text().strip()}")
+    return " ".join(facts) or "unknown"
 
 
 def _processor() -> str:

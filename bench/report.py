@@ -22,9 +22,11 @@ _COLORS: Final = {
 _MARKDOWN: Final = "| {} | {} | {} | {} | {} |"
 _KEPT: Final = {True: "yes", False: "**no**"}
 _IDLE: Final = {
-    True: "No processor halted but where it is said: one that does is given to others on a shared"
-    " host, and comes back late and cold. `vitriton serve --cpu-latency 0` serves that way.",
-    False: "Idle processors halted, as the kernel has it: it takes root to keep them awake.",
+    True: "Processors were kept awake, as by `vitriton serve --cpu-latency 0`: one that halts is"
+    " given to others on a shared host and comes back late. What depends on it was measured with"
+    " processors that halt as well, in a block of its own before the rest.",
+    False: "Idle processors halted, as the kernel has it: to keep them awake takes root,"
+    " /dev/cpu_dma_latency, and a kernel that lets them spin.",
 }
 
 
@@ -293,7 +295,10 @@ def _draw(path: Path, report: dict[str, Any]) -> None:
         left = [a + b for a, b in zip(left, costs, strict=True)]
     floor = median(report["null"]["floors_ms"])
     axes.axvline(floor, color="#c53030", linestyle="--", label="decode + resize alone")
-    axes.set_xlabel("CPU milliseconds a request, null model, 500x375 JPEG, 32 clients")
+    idle = "kept awake" if is_awake(report) else "that halt when idle"
+    axes.set_xlabel(
+        f"CPU milliseconds a request, null model, 500x375 JPEG, 32 clients, processors {idle}"
+    )
     axes.invert_yaxis()
     axes.legend(loc="upper right")
     figure.savefig(path, dpi=110)

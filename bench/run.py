@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple, get_args
 
 import torch
 
-from bench.idle import awake
+from bench.idle import awake, can_be_awake
 from bench.machine import machine
 from bench.measure import LoneGraph, Measured, lone_graph, measure, run_json
 from bench.models import BASE, BASE_BF16, NULL, TINY, graph_of, prepare, wanted
@@ -81,7 +81,12 @@ def null_model(repository: Path, small: Path) -> dict[str, Any]:
         ]
         for server in servers:
             measure(server, NULL, small, closed(CONCURRENCY, 2.0))
-        with awake() as is_awake:
+        halting: dict[str, Any] | None = None
+        if can_be_awake():
+            say("first with processors that halt")
+            halting = _null_rounds(servers[:2], small, _HALTING_SECONDS)
+            halting["one_client"] = asdict(measure(ours, NULL, small, closed(1)))
+        with awake():
             found = _null_rounds(servers, small, SECONDS)
             say("null model, one client, and an open loop")
             speeds = [m["requests_per_s"] for m in found["rounds"][ours.name]]
@@ -91,11 +96,7 @@ def null_model(repository: Path, small: Path) -> dict[str, Any]:
             found["one_client"] = asdict(measure(ours, NULL, small, closed(1)))
             found["open_loop"] = {"rate": rate, **asdict(opened)}
             found["memory"] = _memory(ours, small)
-        if is_awake:
-            say("the same with processors that halt")
-            found["halting"] = _null_rounds(servers[:2], small, _HALTING_SECONDS)
-            found["halting"]["one_client"] = asdict(measure(ours, NULL, small, closed(1)))
-        return found
+        return found if halting is None else found | {"halting": halting}
 
 
 def _null_rounds(servers: list[Server], small: Path, seconds: float) -> dict[str, Any]:
@@ -153,35 +154,29 @@ def real_model(
         work = Path(enter(tempfile.TemporaryDirectory(prefix="vitriton-bench-")))
         server = enter(vitriton([model_id], repository, work))
         measure(server, model_id, small, closed(CONCURRENCY, seconds / 2))
-        found: dict[str, Any] = {
-            "graph_setting": {"batch": batch, "threads": threads},
-            "graph_images_per_s": [],
-            "rounds": [],
-        }
+        found: dict[str, Any] = {"graph_setting": {"batch": batch, "threads": threads}}
+        if halting_too and can_be_awake():
+            say(f"{model_id}, one client, with processors that halt")
+            found["halting"] = _one_client(single, server, model_id, small)
         with awake():
+            speeds, rounds = [], []
             for n in range(ROUNDS):
                 say(f"{model_id}, round {n + 1} of {ROUNDS}")
-                found["graph_images_per_s"].append(best.measure(seconds)["images_per_s"])
-                measured = measure(server, model_id, small, closed(CONCURRENCY, seconds))
-                found["rounds"].append(asdict(measured))
-        say(f"{model_id}, one client")
-        halting: dict[str, Any] = {"graph_single_ms": [], "one_client": []}
-        found |= {key: [] for key in halting}
-        for _ in range(_ONE_CLIENT_ROUNDS):
-            with awake() as is_awake:
-                _one_client_round(found, single, server, model_id, small)
-            if is_awake and halting_too:
-                _one_client_round(halting, single, server, model_id, small)
-                found["halting"] = halting
-    return found
+                speeds.append(best.measure(seconds)["images_per_s"])
+                rounds.append(
+                    asdict(measure(server, model_id, small, closed(CONCURRENCY, seconds)))
+                )
+            say(f"{model_id}, one client")
+            found |= _one_client(single, server, model_id, small)
+    return found | {"graph_images_per_s": speeds, "rounds": rounds}
 
 
-def _one_client_round(
-    found: dict[str, Any], graph: LoneGraph, server: Server, model_id: str, small: Path
-) -> None:
-    found["graph_single_ms"].append(graph.measure(_ONE_CLIENT_SECONDS)["p50_ms"])
-    measured = measure(server, model_id, small, closed(1, _ONE_CLIENT_SECONDS))
-    found["one_client"].append(asdict(measured))
+def _one_client(graph: LoneGraph, server: Server, model_id: str, small: Path) -> dict[str, Any]:
+    alone, behind = [], []
+    for _ in range(_ONE_CLIENT_ROUNDS):
+        alone.append(graph.measure(_ONE_CLIENT_SECONDS)["p50_ms"])
+        behind.append(asdict(measure(server, model_id, small, closed(1, _ONE_CLIENT_SECONDS))))
+    return {"graph_single_ms": alone, "one_client": behind}
 
 
 class _Setting(NamedTuple):

@@ -110,8 +110,8 @@ def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--cpu-latency",
         type=partial(_number, what="latency", largest=MAX_LATENCY_US),
         metavar="US",
-        help="longest wake-up of an idle processor in microseconds, 0 for none that sleeps: a lone"
-        " image is answered sooner, for more power; takes root (default: the kernel's)",
+        help="longest wake-up of an idle processor in microseconds, 0 keeps them all awake: for"
+        " shorter answers and more power; takes root (default: the kernel's)",
     )
     serve.set_defaults(run=_serve)
 

@@ -1,7 +1,7 @@
 """How long an idle processor may take to wake: the kernel's CPU latency QoS.
 
 A processor that has halted takes long to come back where it sleeps deeply, or where a hypervisor
-gave it away meanwhile, and finds its caches cold. The interface is described in the kernel's
+gives it away meanwhile. The interface is described in the kernel's
 `Documentation/power/pm_qos_interface.rst`.
 """
 
@@ -17,7 +17,7 @@ from deploy.local.errors import LocalError
 MAX_LATENCY_US: Final = 2**31 - 1
 
 _DEVICE: Final = Path("/dev/cpu_dma_latency")
-_DRIVER: Final = Path("/sys/devices/system/cpu/cpuidle/current_driver")
+_SYSTEM: Final = Path("/sys/devices/system/cpu")
 _VALUE: Final = struct.Struct("=i")
 
 
@@ -26,7 +26,7 @@ def cpu_latency(microseconds: int, device: Path = _DEVICE) -> Iterator[None]:
     """Bound the wake-up of every processor of the machine, for the length of the block.
 
     Args:
-        microseconds: 0 to `MAX_LATENCY_US`; 0 lets no processor halt.
+        microseconds: 0 to `MAX_LATENCY_US`; at 0 idle processors spin.
         device: The kernel's; the request lasts as long as it is open.
 
     Raises:
@@ -46,20 +46,24 @@ def cpu_latency(microseconds: int, device: Path = _DEVICE) -> Iterator[None]:
         os.close(file)
 
 
-def requested_cpu_latency(device: Path = _DEVICE) -> int:
-    """The shortest that any process of the machine asks for now, microseconds.
+def ignored_because(microseconds: int, system: Path = _SYSTEM) -> str | None:
+    """Why the kernel would not heed such a request on this machine; none where it would.
 
-    Raises:
-        OSError: The device cannot be read.
+    Args:
+        microseconds: Of the request.
+        system: The folder of the kernel's that tells of its processors.
     """
-    value: int
-    (value,) = _VALUE.unpack(device.read_bytes())
-    return value
+    if _line(system / "cpuidle/current_driver") in {"", "none"}:
+        return "this kernel has no cpuidle driver"
+    if microseconds and _line(system / "cpuidle/current_governor") == "haltpoll":
+        return "this kernel's governor, haltpoll, heeds 0 alone"
+    if not microseconds and _line(system / "cpu0/cpuidle/state0/name") != "POLL":
+        return "this machine's idle processors always halt"
+    return None
 
 
-def has_idle_driver() -> bool:
-    """Whether the kernel heeds such requests here: many virtual machines just halt."""
+def _line(file: Path) -> str:
     try:
-        return _DRIVER.read_text().strip() != "none"
+        return file.read_text().strip()
     except OSError:
-        return False
+        return ""

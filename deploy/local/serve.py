@@ -15,18 +15,13 @@ import tempfile
 import urllib.request
 from asyncio.subprocess import Process
 from collections.abc import Iterator
-from contextlib import (
-    AbstractAsyncContextManager,
-    AbstractContextManager,
-    contextmanager,
-    nullcontext,
-)
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from deploy.local.children import describe_end, kill_session, running, until
-from deploy.local.cpu_latency import cpu_latency, has_idle_driver
+from deploy.local.cpu_latency import cpu_latency, ignored_because
 from deploy.local.embedded_triton import EmbeddedTriton, find_embedded_triton
 from deploy.local.errors import LocalError
 from deploy.local.triton_server import TRITON_LOG, RunningTriton, running_triton
@@ -74,12 +69,19 @@ def serve(request: ServeRequest) -> None:
         asyncio.run(_serve(triton, request, listener, work))
 
 
-def _idle_processors(latency_us: int | None) -> AbstractContextManager[None]:
+@contextmanager
+def _idle_processors(latency_us: int | None) -> Iterator[None]:
     if latency_us is None:
-        return nullcontext()
-    if not has_idle_driver():
-        log.warning("this kernel has no cpuidle driver: --cpu-latency changes nothing here")
-    return cpu_latency(latency_us)
+        yield
+        return
+    reason = ignored_because(latency_us)
+    if reason is not None:
+        log.warning("--cpu-latency %d changes nothing: %s", latency_us, reason)
+        yield
+        return
+    with cpu_latency(latency_us):
+        log.info("idle processors wake within %d µs until this ends", latency_us)
+        yield
 
 
 @contextmanager
