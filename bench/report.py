@@ -297,7 +297,7 @@ def _draw(path: Path, report: dict[str, Any]) -> None:
     axes.axvline(floor, color="#c53030", linestyle="--", label="decode + resize alone")
     idle = "kept awake" if is_awake(report) else "that halt when idle"
     axes.set_xlabel(
-        f"CPU milliseconds a request, null model, 500x375 JPEG, 32 clients, processors {idle}"
+        f"CPU milliseconds a request, null model, 500x375 JPEG, 32 clients\nprocessors {idle}"
     )
     axes.invert_yaxis()
     axes.legend(loc="upper right")
