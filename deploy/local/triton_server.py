@@ -84,13 +84,16 @@ async def running_triton(
     shm_prefix = f"vitriton-{os.getpid()}-"
     grpc_port, metrics_port = free_ports(2)
     log = work / TRITON_LOG
+    on_gpu = has_nvidia_gpu()
     argv: list[str | Path] = [
         triton.tritonserver,
         f"--model-repository={repository}",
         f"--backend-directory={backends}",
         "--model-control-mode=explicit",
         # A model without that variant is served by its config.pbtxt.
-        f"--model-config-name={'gpu' if has_nvidia_gpu() else 'cpu'}",
+        f"--model-config-name={'gpu' if on_gpu else 'cpu'}",
+        # Heeds the priorities of a CPU's instances; on a GPU they have none.
+        *(() if on_gpu else ("--rate-limit=execution_count",)),
         "--disable-auto-complete-config",
         "--allow-http=false",
         "--grpc-address=127.0.0.1",

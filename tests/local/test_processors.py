@@ -3,6 +3,7 @@
 import fcntl
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -61,21 +62,60 @@ def threads_of_instances(stack: Stack) -> list[int]:
     return [p.num_threads() for p in instances(stack)]
 
 
+def wakes_of_instances(stack: Stack) -> list[int]:
+    """How often each has had to wait for work since it started."""
+    return [p.num_ctx_switches().voluntary for p in instances(stack)]
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="models compute on the GPU")
 def test_instances_share_the_processors(four_threads: Path, tmp_path: Path) -> None:
     """All threads for the one that is alone, half of them while another computes."""
     with running_stack([MODEL], four_threads, tmp_path) as stack:
+
+        def grown(by: int, since: list[int]) -> bool:
+            classify(stack)
+            return sum(threads_of_instances(stack)) == sum(since) + by
+
         # They were warmed up at the same time; whatever they had then is not what is asked.
         with another_instance_computes(stack):
             for _ in range(8):
                 classify(stack)
             half = threads_of_instances(stack)
-
-        def have(wanted: list[int]) -> bool:
-            classify(stack)
-            return threads_of_instances(stack) == wanted
-
         assert len(half) == 2
-        wait_until(lambda: have([n + THREADS // 2 for n in half]))
+
+        # Of the two only the one that computes changes.
+        wait_until(lambda: grown(THREADS // 2, half))
         with another_instance_computes(stack):
-            wait_until(lambda: have(half))
+            wait_until(lambda: grown(0, half))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="models compute on the GPU")
+def test_lone_images_go_to_one_instance(repository: Path, tmp_path: Path) -> None:
+    """The same one, whose caches are warm; the other sleeps."""
+    images = 20
+    with running_stack([MODEL], repository, tmp_path) as stack:
+        classify(stack)
+        before = wakes_of_instances(stack)
+        for _ in range(images):
+            classify(stack)
+        after = wakes_of_instances(stack)
+
+        idle, busy = sorted(now - then for now, then in zip(after, before, strict=True))
+        assert busy >= images
+        assert idle < images // 4
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="models compute on the GPU")
+def test_both_instances_compute_under_load(repository: Path, tmp_path: Path) -> None:
+    """The first is preferred, not the only one."""
+    with running_stack([MODEL], repository, tmp_path) as stack:
+        before = wakes_of_instances(stack)
+
+        def both_have_computed() -> bool:
+            with ThreadPoolExecutor(8) as clients:
+                for answered in [clients.submit(classify, stack) for _ in range(16)]:
+                    answered.result()
+            after = wakes_of_instances(stack)
+            return all(now - then > 8 for now, then in zip(after, before, strict=True))
+
+        wait_until(both_have_computed)
