@@ -110,6 +110,7 @@ def test_both_instances_compute_under_load(repository: Path, tmp_path: Path) -> 
     """The first is preferred, not the only one."""
     with running_stack([MODEL], repository, tmp_path) as stack:
         before = wakes_of_instances(stack)
+        assert len(before) == 2
 
         def both_have_computed() -> bool:
             with ThreadPoolExecutor(8) as clients:
