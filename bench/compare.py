@@ -20,7 +20,7 @@ from typing import Final
 
 from bench.idle import awake
 from bench.measure import Measured, measure
-from bench.models import NULL, prepare, wanted
+from bench.models import NULL, graph_of, prepare, wanted
 from bench.pictures import LARGE, SMALL, write_picture
 from bench.run import WORK, closed, floor_ms
 from bench.servers import Server, in_process_baseline, vitriton
@@ -29,6 +29,8 @@ from gateway.cpus import available_cpus
 
 _SIZES: Final = {"small": SMALL, "large": LARGE}
 _IN_PROCESS: Final = "in-process"
+# Of a model that computes: `make bench` finds no larger one faster.
+_MAX_BATCH: Final = 16
 _KINDS: Final = ("gateway", "tritonserver", "stub", "server")
 
 
@@ -37,7 +39,7 @@ def _started(
 ) -> tuple[str, AbstractContextManager[Server]]:
     """The name and the server of `NAME=FOLDER[,VARIABLE=VALUE...]`."""
     if what == _IN_PROCESS:
-        return what, in_process_baseline(repository, available_cpus())
+        return what, _in_process(graph_of(repository, model_id), is_null=model_id == NULL)
     name, found, rest = what.partition("=")
     folder, *settings = rest.split(",")
     if not found or not (Path(folder) / "gateway").is_dir():
@@ -45,6 +47,13 @@ def _started(
     environment = dict(setting.split("=", 1) for setting in settings)
     root = Path(folder).resolve()
     return name, vitriton([model_id], repository, root, PYTHONPATH=str(root), **environment)
+
+
+def _in_process(graph: Path, *, is_null: bool) -> AbstractContextManager[Server]:
+    cpus = available_cpus()
+    if is_null:
+        return in_process_baseline(graph, cpus)
+    return in_process_baseline(graph, cpus, threads=cpus, max_batch=_MAX_BATCH)
 
 
 def compare(options: argparse.Namespace) -> dict[str, list[Measured]]:

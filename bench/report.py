@@ -99,7 +99,7 @@ def promises(report: dict[str, Any]) -> list[Promise]:
         _at_most("its growth over the last half, MB", growth, 5),
     ]
     if "base_bf16" in report:
-        gain = _speed(report["base_bf16"]) / _speed(report["base"])
+        gain = _requests(report["base_bf16"], OURS) / _requests(report["base"], OURS)
         found.append(_at_least("ViT-base: bf16 / fp32, images/s", gain, 1.6))
     return found
 
@@ -118,31 +118,31 @@ def _over_pipeline(null: dict[str, Any]) -> float:
     return _requests(null, OURS) / max(others)
 
 
-def _requests(null: dict[str, Any], server: str) -> float:
-    return middle(null["rounds"][server], lambda m: m["requests_per_s"])
+def _requests(found: dict[str, Any], server: str) -> float:
+    return middle(found["rounds"][server], lambda m: m["requests_per_s"])
 
 
 def _gateway_cpu(measured: dict[str, Any]) -> float:
     return float(measured["cpu_ms"]["gateway"])
 
 
+def _all_cpu(measured: dict[str, Any]) -> float:
+    return float(sum(measured["cpu_ms"].values()))
+
+
 def _stack_cpu(measured: dict[str, Any]) -> float:
     return float(sum(measured["cpu_ms"].get(kind, 0.0) for kind in _STACK))
 
 
-def _speed(model: dict[str, Any]) -> float:
-    return middle(model["rounds"], lambda m: m["requests_per_s"])
-
-
 def _share(model: dict[str, Any]) -> float:
     """Median of the ratios within a round: what the machine does in one, it does to both."""
-    pairs = zip(model["rounds"], model["graph_images_per_s"], strict=True)
+    pairs = zip(model["rounds"][OURS], model["graph_images_per_s"], strict=True)
     return float(median(ours["requests_per_s"] / alone for ours, alone in pairs))
 
 
-def _beyond(model: dict[str, Any]) -> float:
+def _beyond(model: dict[str, Any], server: str = OURS) -> float:
     """Median of the differences within a round."""
-    pairs = zip(model["one_client"], model["graph_single_ms"], strict=True)
+    pairs = zip(model["one_client"][server], model["graph_single_ms"], strict=True)
     return float(median(ours["p50_ms"] - alone for ours, alone in pairs))
 
 
@@ -179,6 +179,7 @@ def markdown(name: str, report: dict[str, Any]) -> Iterator[str]:
         )
     yield from _null_table(report)
     yield from _model_tables(report)
+    yield from _tiny_table(report["tiny"])
     yield from _decode_tables(report)
 
 
@@ -243,13 +244,13 @@ def _model_tables(report: dict[str, Any]) -> Iterator[str]:
             continue
         model = report[key]
         setting = model["graph_setting"]
-        batch = middle(model["rounds"], lambda m: m["mean_batch"])
+        batch = middle(model["rounds"][OURS], lambda m: m["mean_batch"])
         one, graph = _lone_image_ms(model)
         halting = "–"
         if "halting" in model:
             halting = "{:.1f}, {:.1f}".format(*_lone_image_ms(model["halting"]))
         yield (
-            f"| {key} | {_speed(model):.1f} | {median(model['graph_images_per_s']):.1f}"
+            f"| {key} | {_requests(model, OURS):.1f} | {median(model['graph_images_per_s']):.1f}"
             f" | {setting['batch']:g} x {setting['threads']:g} | {batch:.1f}"
             f" | {one:.1f} | {graph:.1f} | {halting} |"
         )
@@ -257,8 +258,28 @@ def _model_tables(report: dict[str, Any]) -> Iterator[str]:
 
 def _lone_image_ms(model: dict[str, Any]) -> tuple[float, float]:
     """Behind the whole stack, and in the graph alone."""
-    behind = middle(model["one_client"], lambda m: m["p50_ms"])
+    behind = middle(model["one_client"][OURS], lambda m: m["p50_ms"])
     return behind, float(median(model["graph_single_ms"]))
+
+
+def _tiny_table(tiny: dict[str, Any]) -> Iterator[str]:
+    yield "\n## ViT-tiny with Triton and without\n"
+    yield (
+        "The same graph and decoder behind FastAPI in one process, at the graph's best setting, in"
+        " the same rounds: what the way to Triton and back costs a model that computes.\n"
+    )
+    yield (
+        "| server | 32 clients: images/s | CPU ms an image | one client: p50 ms"
+        " | beyond the graph alone, ms | errors |"
+    )
+    yield "|---" * 6 + "|"
+    for server, rounds in tiny["rounds"].items():
+        one = tiny["one_client"][server]
+        yield (
+            f"| {server} | {_requests(tiny, server):.1f} | {middle(rounds, _all_cpu):.1f}"
+            f" | {middle(one, lambda m: m['p50_ms']):.1f} | {_beyond(tiny, server):.1f}"
+            f" | {sum(m['errors'] for m in [*rounds, *one])} |"
+        )
 
 
 def _decode_tables(report: dict[str, Any]) -> Iterator[str]:

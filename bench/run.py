@@ -75,7 +75,7 @@ def null_model(repository: Path, small: Path) -> dict[str, Any]:
         ours = enter(vitriton([NULL], repository, work))
         servers = [
             ours,
-            enter(in_process_baseline(repository, cpus)),
+            enter(in_process_baseline(graph_of(repository, NULL), cpus)),
             enter(pipeline_baseline(1, cpus)),
             enter(pipeline_baseline(cpus, 1)),
         ]
@@ -130,7 +130,7 @@ def _memory(server: Server, small: Path) -> dict[str, float]:
 
 
 def real_model(
-    repository: Path, model_id: str, small: Path, seconds: float, *, halting_too: bool = False
+    repository: Path, model_id: str, small: Path, seconds: float, *, in_depth: bool = False
 ) -> dict[str, Any]:
     """A ViT behind the whole stack against its graph alone at its best setting.
 
@@ -139,7 +139,8 @@ def real_model(
         model_id: One of them.
         small: The picture.
         seconds: Of each round with many clients.
-        halting_too: Measure one client with processors that halt as well.
+        in_depth: Measure the same graph behind FastAPI without Triton as well, and one client with
+            processors that halt.
     """
     say(f"{model_id}: the graph alone")
     path = graph_of(repository, model_id)
@@ -152,30 +153,39 @@ def real_model(
         of_one = [probe for probe in probes if probe[1].batch == 1]
         _, _, single = min(of_one, key=lambda probe: probe[0]["p50_ms"])
         work = Path(enter(tempfile.TemporaryDirectory(prefix="vitriton-bench-")))
-        server = enter(vitriton([model_id], repository, work))
-        measure(server, model_id, small, closed(CONCURRENCY, seconds / 2))
+        servers = [enter(vitriton([model_id], repository, work))]
+        if in_depth:
+            servers.append(enter(in_process_baseline(path, available_cpus(), threads, batch)))
+        for server in servers:
+            measure(server, model_id, small, closed(CONCURRENCY, seconds / 2))
         found: dict[str, Any] = {"graph_setting": {"batch": batch, "threads": threads}}
-        if halting_too and can_be_awake():
+        if in_depth and can_be_awake():
             say(f"{model_id}, one client, with processors that halt")
-            found["halting"] = _one_client(single, server, model_id, small)
+            found["halting"] = _one_client(single, servers[:1], model_id, small)
         with awake():
-            speeds, rounds = [], []
+            speeds = []
+            rounds: dict[str, list[dict[str, Any]]] = {server.name: [] for server in servers}
             for n in range(ROUNDS):
                 say(f"{model_id}, round {n + 1} of {ROUNDS}")
                 speeds.append(best.measure(seconds)["images_per_s"])
-                rounds.append(
-                    asdict(measure(server, model_id, small, closed(CONCURRENCY, seconds)))
-                )
+                for server in servers:
+                    measured = measure(server, model_id, small, closed(CONCURRENCY, seconds))
+                    rounds[server.name].append(asdict(measured))
             say(f"{model_id}, one client")
-            found |= _one_client(single, server, model_id, small)
+            found |= _one_client(single, servers, model_id, small)
     return found | {"graph_images_per_s": speeds, "rounds": rounds}
 
 
-def _one_client(graph: LoneGraph, server: Server, model_id: str, small: Path) -> dict[str, Any]:
-    alone, behind = [], []
+def _one_client(
+    graph: LoneGraph, servers: list[Server], model_id: str, small: Path
+) -> dict[str, Any]:
+    alone = []
+    behind: dict[str, list[dict[str, Any]]] = {server.name: [] for server in servers}
     for _ in range(_ONE_CLIENT_ROUNDS):
         alone.append(graph.measure(_ONE_CLIENT_SECONDS)["p50_ms"])
-        behind.append(asdict(measure(server, model_id, small, closed(1, _ONE_CLIENT_SECONDS))))
+        for server in servers:
+            measured = measure(server, model_id, small, closed(1, _ONE_CLIENT_SECONDS))
+            behind[server.name].append(asdict(measured))
     return {"graph_single_ms": alone, "one_client": behind}
 
 
@@ -234,7 +244,7 @@ def main() -> None:
         "machine": machine(),
         "decoding": decoding(small, large),
         "null": null_model(repository, small),
-        "tiny": real_model(repository, TINY, small, 2 * SECONDS, halting_too=True),
+        "tiny": real_model(repository, TINY, small, 2 * SECONDS, in_depth=True),
         "base": real_model(repository, BASE, small, 2 * SECONDS),
         "image_modes": image_modes(repository, large),
     }

@@ -14,7 +14,6 @@ from urllib.request import ProxyHandler, build_opener
 
 import psutil
 
-from bench.models import NULL, graph_of
 from deploy.local.triton_server import free_ports
 from tests.stack import Stack, running_stack
 
@@ -128,12 +127,23 @@ def pipeline_baseline(workers: int, threads: int) -> AbstractContextManager[Serv
     )
 
 
-def in_process_baseline(repository: Path, threads: int) -> AbstractContextManager[Server]:
-    """FastAPI with the same graph, decoder and batching in one process."""
+def in_process_baseline(
+    graph: Path, decoders: int, threads: int = 1, max_batch: int = 64
+) -> AbstractContextManager[Server]:
+    """FastAPI with the same graph, decoder and batching in one process.
+
+    Args:
+        graph: A TorchScript file.
+        decoders: Threads that decode.
+        threads: Of the graph, on a CPU.
+        max_batch: Most images in one call of it.
+    """
     return uvicorn(
         "FastAPI, tuned, in process",
         "bench.baselines.in_process_app:app",
         1,
+        DECODERS=str(decoders),
         THREADS=str(threads),
-        GRAPH=str(graph_of(repository, NULL)),
+        MAX_BATCH=str(max_batch),
+        GRAPH=str(graph),
     )

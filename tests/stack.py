@@ -30,6 +30,7 @@ BIT_EQUAL: Final = {"GATEWAY_DECODE": "reference"}
 _READY: Final = re.compile(r"ready at (http://\S+)")
 _METRICS: Final = re.compile(r"metrics \S+ and (http://\S+)")
 _GRPC: Final = re.compile(r"Triton gRPC (\S+)")
+_LOG: Final = re.compile(r"Triton's log (\S+)")
 
 
 def run_vitriton(
@@ -62,6 +63,7 @@ class Stack:
     url: str
     triton_metrics_url: str
     triton_grpc_url: str
+    triton_log: Path
     lines: "queue.Queue[str | None]"
 
     def processes(self) -> list[psutil.Process]:
@@ -131,10 +133,10 @@ def _wait_until_ready(process: subprocess.Popen[str], lines: "queue.Queue[str | 
         assert line is not None, "serve ended before it was ready:\n" + "\n".join(seen)
         seen.append(line)
         text = "\n".join(seen)
-        found = [pattern.search(text) for pattern in (_READY, _METRICS, _GRPC)]
+        found = [pattern.search(text) for pattern in (_READY, _METRICS, _GRPC, _LOG)]
         if all(found):
-            url, metrics_url, grpc_url = (match[1] for match in found if match)
-            return Stack(process, url, metrics_url, grpc_url, lines)
+            url, metrics_url, grpc_url, log = (match[1] for match in found if match)
+            return Stack(process, url, metrics_url, grpc_url, Path(log), lines)
 
 
 def output_of_failed_serve(

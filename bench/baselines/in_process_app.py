@@ -1,7 +1,8 @@
 """The same work without Triton, tuned: `uvicorn bench.baselines.in_process_app:app`.
 
-FastAPI, the gateway's own fastest decoder in threads, images batched by hand, the TorchScript
-graph named by `GRAPH` in this process, softmax and the five best.
+FastAPI, the gateway's own fastest decoder in `DECODERS` threads, images batched by hand, at most
+`MAX_BATCH`, the TorchScript graph named by `GRAPH` in this process with `THREADS` of torch's,
+softmax and the five best.
 """
 
 import asyncio
@@ -26,20 +27,22 @@ from gateway.process import keep_freed_memory
 
 STEPS: Final = Preprocessing(resize=Size(height=224, width=224), resample="bilinear")
 MAX_PIXELS: Final = 64_000_000
-MAX_BATCH: Final = 64
+MAX_BATCH: Final = int(os.environ["MAX_BATCH"])
 
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ["THREADS"]))
 keep_freed_memory()
 app = FastAPI()
 _labels = tuple(PRESETS["vit-tiny"].config["id2label"].values())
-_graph = torch.jit.load(os.environ["GRAPH"]).eval()  # type: ignore[no-untyped-call]  # torch's
-_decoders = ThreadPoolExecutor(int(os.environ.get("THREADS", "2")))
+_device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+_graph = torch.jit.load(os.environ["GRAPH"], map_location=_device).eval()  # type: ignore[no-untyped-call]  # torch's
+_decoders = ThreadPoolExecutor(int(os.environ["DECODERS"]))
 _model = ThreadPoolExecutor(1)
 
 
 @torch.inference_mode()
 def _forward(images: Sequence[Pixels]) -> list[list[Prediction]]:
-    ranking = rank(_graph(torch.from_numpy(np.stack(images))).numpy(), "softmax", 5)
+    pixels = torch.from_numpy(np.stack(images)).to(_device)
+    ranking = rank(_graph(pixels).cpu().numpy(), "softmax", 5)
     return [ranking.predictions(index, _labels) for index in range(len(images))]
 
 

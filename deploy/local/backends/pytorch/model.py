@@ -7,6 +7,7 @@ Tensors cross by DLPack both ways: without copies, and independent of the numpy 
 (`pb_utils.Tensor(name, ndarray)` gives empty tensors under numpy 2).
 """
 
+import ctypes
 import fcntl
 import json
 import os
@@ -19,6 +20,14 @@ import triton_python_backend_utils as pb_utils
 from torch.utils.dlpack import from_dlpack, to_dlpack
 
 _DEFAULT_MODEL_FILE = "model.pt"
+# The parameter of `config.pbtxt` in which `vitriton export` writes what it made.
+_CONTRACT = "vitriton"
+# Largest difference between a fused graph's logits and the graph's own, of the largest logit.
+_TOLERANCES = {"fp32": 1e-4, "bf16": 0.05, "fp16": 0.01}
+# Weights of a model whose buffers for a full batch are worth their memory.
+_SMALL_BYTES = 100_000_000
+# TorchScript looks at the first call, and fuses in the second.
+_FUSING_CALLS = 2
 
 
 class TritonPythonModel:
@@ -39,6 +48,9 @@ class TritonPythonModel:
         path = Path(args["model_repository"]) / args["model_version"] / file
         self._pinned = None
         self._graph = torch.jit.load(str(path), map_location=self._device).eval()
+        self._fused = {}
+        if self._device.type == "cpu":
+            self._fuse(config, args["model_instance_name"], path.stat().st_size)
 
     @torch.inference_mode()
     def execute(self, requests):
@@ -51,9 +63,10 @@ class TritonPythonModel:
             for request in requests
         ]
         batch = self._gathered(inputs)
-        with self._processors.taken():
+        with self._processors.taken() as threads:
+            graph = self._fused.get((len(batch), threads), self._graph)
             # One transfer back for the whole batch; on the CPU there is nothing to copy.
-            outputs = self._graph(batch).cpu()
+            outputs = graph(batch).cpu()
         if outputs.shape[0] != batch.shape[0]:
             raise RuntimeError(
                 f"the model returned {outputs.shape[0]} results for {batch.shape[0]} images"
@@ -64,6 +77,30 @@ class TritonPythonModel:
             )
             for part in outputs.split([len(images) for images in inputs])
         ]
+
+    def _fuse(self, config, instance_name, file_bytes):
+        """See docs/decisions/0011-fused-graphs.md."""
+        (described,) = config["input"]
+        dims = [int(edge) for edge in described["dims"]]
+        if config["max_batch_size"] == 0 or min(dims) < 1:
+            return
+        dtype = pb_utils.triton_string_to_numpy(described["data_type"])
+        image = np.random.default_rng(0).integers(0, 256, (1, *dims)).astype(dtype)
+        batches = _worth_fusing(
+            instance_name,
+            sum(group["count"] for group in config["instance_group"]),
+            config["max_batch_size"],
+            file_bytes,
+            torch.get_num_threads(),
+        )
+        for images, threads in sorted(batches):
+            fused = _fused(
+                self._graph, torch.from_numpy(image), images, threads, _tolerance(config)
+            )
+            if fused is not None:
+                self._fused[images, threads] = fused
+        # To the kernel, what compiling has taken and malloc would keep: as much as the weights.
+        ctypes.CDLL(None).malloc_trim(0)
 
     def _gathered(self, inputs):
         """One batch on the device; a lone request on the CPU is not copied, others are once."""
@@ -102,9 +139,11 @@ class _Processors:
 
     @contextmanager
     def taken(self):
-        torch.set_num_threads(self._all if self._is_alone() else max(1, self._all // 2))
+        """A block that computes, with so many threads."""
+        threads = self._all if self._is_alone() else max(1, self._all // 2)
+        torch.set_num_threads(threads)
         try:
-            yield
+            yield threads
         finally:
             with suppress(OSError):
                 fcntl.flock(self._lock, fcntl.LOCK_UN)
@@ -120,6 +159,59 @@ class _Processors:
         with suppress(OSError):
             fcntl.flock(self._lock, fcntl.LOCK_SH)
         return is_alone
+
+
+def _worth_fusing(instance_name, instances, max_batch_size, file_bytes, threads):
+    """The batches, as images and threads, that it pays to have fused.
+
+    Lone images, by the instance that `configs/cpu.pbtxt` prefers, the first of the first group;
+    and full batches of small models, which all instances compute side by side.
+    """
+    batches = set()
+    if instance_name.endswith("_0_0"):
+        batches.add((1, threads))
+    if file_bytes <= _SMALL_BYTES:
+        batches.add((max_batch_size, threads if instances == 1 else max(1, threads // 2)))
+    return batches
+
+
+@torch.inference_mode()
+def _fused(graph, image, images, threads, tolerance):
+    """The graph with its operators fused by oneDNN, for batches like this one; or none.
+
+    Each is compiled for a number of images and of threads, and keeps buffers of its own.
+    """
+    batch = image.expand(images, *image.shape[1:]).contiguous()
+    torch.set_num_threads(threads)
+    torch.jit.enable_onednn_fusion(True)
+    try:
+        # A copy of the graph which shares its weights.
+        fused = torch.jit.freeze(graph)
+        for _ in range(_FUSING_CALLS):
+            fused(batch)
+        plain = graph(batch)
+        difference = ((fused(batch) - plain).abs().max() / plain.abs().max()).item()
+    # The fuser's, of many kinds, or the model's about noise; it can be served as it is.
+    except (RuntimeError, torch.jit.Error) as exc:
+        pb_utils.Logger.log_warn(f"not fused for a batch of {images}: {exc}")
+        return None
+    finally:
+        torch.jit.enable_onednn_fusion(False)
+    # NaN is no match.
+    if not difference <= tolerance:
+        pb_utils.Logger.log_warn(
+            f"not fused for a batch of {images}: the logits would differ by {difference:.1e} of"
+            f" the largest, more than {tolerance:g}"
+        )
+        return None
+    pb_utils.Logger.log_info(f"fused for a batch of {images} and {threads} threads")
+    return fused
+
+
+def _tolerance(config):
+    """By what the model computes in; the strictest if it does not say."""
+    contract = config["parameters"].get(_CONTRACT, {"string_value": "{}"})
+    return _TOLERANCES[json.loads(contract["string_value"]).get("dtype", "fp32")]
 
 
 def _set_threads(parameters):

@@ -1,0 +1,98 @@
+"""Which batches a model on the CPU computes with fused operators, as its instances log it."""
+
+import re
+import shutil
+import warnings
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+
+from exporter.config_pbtxt import parse_pbtxt, to_pbtxt
+from gateway.cpus import available_cpus
+from tests.pictures import encode, gradient, photo
+from tests.stack import WAIT_TIMEOUT_S, Stack, running_stack
+
+MODEL = "test/vit"
+LABELS = 12
+MAX_BATCH = 8
+FUSED = re.compile(r"\bfused for a batch of (\d+) and (\d+) threads")
+NOT_FUSED = re.compile(r"not fused for a batch of (\d+): (.*)")
+
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="models compute on the GPU")
+
+
+class _Restless(torch.nn.Module):
+    """Never the same answer twice."""
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        return torch.rand((pixel_values.shape[0], 12))
+
+
+class _Choosy(torch.nn.Module):
+    """Takes no noise, which is what it is tried with."""
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        assert bool(pixel_values[:, 1:].eq(pixel_values[:, :-1]).float().mean() > 0.5), "noise"
+        return torch.ones((pixel_values.shape[0], 12)).cumsum(1)
+
+
+def with_graph(repository: Path, folder: Path, graph: torch.nn.Module) -> Path:
+    """A repository whose model is this one; it is not warmed up, which is by noise as well."""
+    entry = folder / "models" / "test--vit"
+    shutil.copytree(repository / "test--vit", entry)
+    path = entry / "configs" / "cpu.pbtxt"
+    config = parse_pbtxt(path.read_text())
+    del config.model_warmup[:]
+    path.write_text(to_pbtxt(config))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.script(graph.eval()).save(str(entry / "1" / "model.pt"))
+    return entry.parent
+
+
+def scores(stack: Stack, picture: bytes) -> list[float]:
+    answer = httpx.post(
+        f"{stack.url}/models/{MODEL}",
+        content=picture,
+        headers={"x-use-cache": "false"},
+        timeout=WAIT_TIMEOUT_S,
+    )
+    assert answer.status_code == 200, answer.text
+    return [prediction["score"] for prediction in answer.json()]
+
+
+def test_lone_images_and_full_batches_are_fused(repository: Path, tmp_path: Path) -> None:
+    """Lone ones by the first instance, with all threads; full batches by both, with half."""
+    with running_stack([MODEL], repository, tmp_path) as stack:
+        found = sorted(FUSED.findall(stack.triton_log.read_text()))
+    cpus = available_cpus()
+    lone, full = ("1", str(cpus)), (str(MAX_BATCH), str(max(1, cpus // 2)))
+    assert found == [lone, full, full]
+
+
+def test_a_graph_that_would_answer_otherwise_is_not_fused(repository: Path, tmp_path: Path) -> None:
+    """It is served as it is."""
+    models = with_graph(repository, tmp_path, _Restless())
+    with running_stack([MODEL], models, tmp_path) as stack:
+        text = stack.triton_log.read_text()
+        assert len(scores(stack, photo("china"))) == 5
+    refusals = NOT_FUSED.findall(text)
+    assert sorted(batch for batch, _ in refusals) == ["1", str(MAX_BATCH), str(MAX_BATCH)]
+    assert all("the logits would differ" in reason for _, reason in refusals)
+    assert not FUSED.search(text)
+
+
+def test_a_graph_that_cannot_be_tried_is_served_all_the_same(
+    repository: Path, tmp_path: Path
+) -> None:
+    """What it says about noise is in Triton's log."""
+    models = with_graph(repository, tmp_path, _Choosy())
+    plain = encode(gradient(224, 224).resize((1, 1)).resize((224, 224)), "PNG")
+    with running_stack([MODEL], models, tmp_path) as stack:
+        text = stack.triton_log.read_text()
+        assert len(scores(stack, plain)) == 5
+    assert [batch for batch, _ in NOT_FUSED.findall(text)]
+    assert "noise" in text
+    assert not FUSED.search(text)
