@@ -11,6 +11,7 @@ import torch
 
 from exporter.config_pbtxt import parse_pbtxt, to_pbtxt
 from gateway.cpus import available_cpus
+from tests.local.instances import another_instance_computes
 from tests.pictures import encode, gradient, photo
 from tests.stack import WAIT_TIMEOUT_S, Stack, running_stack
 
@@ -52,9 +53,11 @@ def with_graph(repository: Path, folder: Path, graph: torch.nn.Module) -> Path:
     return entry.parent
 
 
-def scores(stack: Stack, picture: bytes) -> list[float]:
+def logits(stack: Stack, picture: bytes) -> list[float]:
+    """Largest first."""
     answer = httpx.post(
         f"{stack.url}/models/{MODEL}",
+        params={"function_to_apply": "none", "top_k": 12},
         content=picture,
         headers={"x-use-cache": "false"},
         timeout=WAIT_TIMEOUT_S,
@@ -72,12 +75,22 @@ def test_lone_images_and_full_batches_are_fused(repository: Path, tmp_path: Path
     assert found == [lone, full, full]
 
 
+def test_a_lone_image_is_computed_fused(repository: Path, tmp_path: Path) -> None:
+    """Which shows in the last digits, and in no other."""
+    with running_stack([MODEL], repository, tmp_path) as stack:
+        fused = logits(stack, photo("china"))
+        with another_instance_computes(stack):
+            plain = logits(stack, photo("china"))
+    assert fused == pytest.approx(plain, abs=1e-5)
+    assert fused != plain
+
+
 def test_a_graph_that_would_answer_otherwise_is_not_fused(repository: Path, tmp_path: Path) -> None:
     """It is served as it is."""
     models = with_graph(repository, tmp_path, _Restless())
     with running_stack([MODEL], models, tmp_path) as stack:
         text = stack.triton_log.read_text()
-        assert len(scores(stack, photo("china"))) == 5
+        assert len(logits(stack, photo("china"))) == 12
     refusals = NOT_FUSED.findall(text)
     assert sorted(batch for batch, _ in refusals) == ["1", str(MAX_BATCH), str(MAX_BATCH)]
     assert all("the logits would differ" in reason for _, reason in refusals)
@@ -92,7 +105,7 @@ def test_a_graph_that_cannot_be_tried_is_served_all_the_same(
     plain = encode(gradient(224, 224).resize((1, 1)).resize((224, 224)), "PNG")
     with running_stack([MODEL], models, tmp_path) as stack:
         text = stack.triton_log.read_text()
-        assert len(scores(stack, plain)) == 5
+        assert len(logits(stack, plain)) == 12
     assert [batch for batch, _ in NOT_FUSED.findall(text)]
     assert "noise" in text
     assert not FUSED.search(text)

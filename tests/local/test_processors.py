@@ -1,24 +1,20 @@
 """The threads that a model on the CPU computes with, as the kernel counts them."""
 
-import fcntl
 import shutil
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
 import torch
 
 from exporter.config_pbtxt import parse_pbtxt, to_pbtxt
+from tests.local.instances import another_instance_computes, instances
 from tests.pictures import photo
 from tests.stack import WAIT_TIMEOUT_S, Stack, running_stack, wait_until
 
 MODEL = "test/vit"
 THREADS = 4
-STUB = "triton_python_b"
 
 
 @pytest.fixture
@@ -33,20 +29,6 @@ def four_threads(repository: Path, tmp_path: Path) -> Path:
         group.ClearField("rate_limiter")
     path.write_text(to_pbtxt(config))
     return entry.parent
-
-
-def instances(stack: Stack) -> list[psutil.Process]:
-    """A process each."""
-    return [p for p in stack.processes() if p.name().startswith(STUB)]
-
-
-@contextmanager
-def another_instance_computes(stack: Stack) -> Iterator[None]:
-    """It holds the lock that all of them have open."""
-    (lock,) = {f.path for p in instances(stack) for f in p.open_files() if f.path.endswith(".py")}
-    with Path(lock).open("rb") as file:
-        fcntl.flock(file, fcntl.LOCK_SH)
-        yield
 
 
 def classify(stack: Stack) -> None:
