@@ -101,11 +101,15 @@ class LoneGraph:
 
 
 @contextmanager
-def lone_graph(path: Path, batch: int, threads: int) -> Iterator[LoneGraph]:
+def lone_graph(path: Path, batch: int, threads: int, *, fused: bool = False) -> Iterator[LoneGraph]:
     """A graph that waits to be measured; its process ends with the block."""
     argv = [sys.executable, "-m", "bench.limits", "graph", str(path)]
     with subprocess.Popen(
-        [*argv, "--batch", str(batch), "--threads", str(threads)],
+        [
+            *argv,
+            *("--batch", str(batch), "--threads", str(threads)),
+            *(("--fused",) if fused else ()),
+        ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

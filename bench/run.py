@@ -139,8 +139,8 @@ def real_model(
         model_id: One of them.
         small: The picture.
         seconds: Of each round with many clients.
-        in_depth: Measure the same graph behind FastAPI without Triton as well, and one client with
-            processors that halt.
+        in_depth: Measure the graph with fused operators as well, the same behind FastAPI without
+            Triton, and one client with processors that halt.
     """
     say(f"{model_id}: the graph alone")
     path = graph_of(repository, model_id)
@@ -173,6 +173,9 @@ def real_model(
                     rounds[server.name].append(asdict(measured))
             say(f"{model_id}, one client")
             found |= _one_client(single, servers, model_id, small)
+            if in_depth and not torch.cuda.is_available():
+                say(f"{model_id}: the graph alone, fused")
+                found["fused_graph"] = _fused_graph(path, batch, threads)
     return found | {"graph_images_per_s": speeds, "rounds": rounds}
 
 
@@ -187,6 +190,19 @@ def _one_client(
             measured = measure(server, model_id, small, closed(1, _ONE_CLIENT_SECONDS))
             behind[server.name].append(asdict(measured))
     return {"graph_single_ms": alone, "one_client": behind}
+
+
+def _fused_graph(path: Path, batch: int, threads: int) -> dict[str, list[float]]:
+    """The graph alone with its operators fused, at the best setting of the one without."""
+    with (
+        lone_graph(path, batch, threads, fused=True) as full,
+        lone_graph(path, 1, available_cpus(), fused=True) as single,
+    ):
+        rounds = [(full.measure(SECONDS / 2), single.measure(SECONDS / 4)) for _ in range(ROUNDS)]
+    return {
+        "images_per_s": [speed["images_per_s"] for speed, _ in rounds],
+        "single_ms": [speed["p50_ms"] for _, speed in rounds],
+    }
 
 
 class _Setting(NamedTuple):
