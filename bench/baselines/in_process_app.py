@@ -30,12 +30,12 @@ MAX_PIXELS: Final = 64_000_000
 MAX_BATCH: Final = int(os.environ["MAX_BATCH"])
 
 torch.set_num_threads(int(os.environ["THREADS"]))
-# As our backend does for the batches that come most; here it is for all.
-torch.jit.enable_onednn_fusion(True)
 keep_freed_memory()
 app = FastAPI()
 _labels = tuple(PRESETS["vit-tiny"].config["id2label"].values())
 _device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+# As our backend does for the batches that come most; here it is for all.
+torch.jit.enable_onednn_fusion(_device.type == "cpu")
 _graph = torch.jit.load(os.environ["GRAPH"], map_location=_device).eval()  # type: ignore[no-untyped-call]  # torch's
 _decoders = ThreadPoolExecutor(int(os.environ["DECODERS"]))
 _model = ThreadPoolExecutor(1)

@@ -24,7 +24,7 @@ _DEFAULT_MODEL_FILE = "model.pt"
 _CONTRACT = "vitriton"
 # Largest difference between a fused graph's logits and the graph's own, of the largest logit.
 _TOLERANCES = {"fp32": 1e-4, "bf16": 0.05, "fp16": 0.01}
-# Weights of a model whose buffers for a full batch are worth their memory.
+# Largest `model.pt` whose weights are worth holding once more for full batches.
 _SMALL_BYTES = 100_000_000
 # TorchScript looks at the first call of a graph, and settles in the second how it is computed.
 _SETTLING_CALLS = 2
@@ -79,7 +79,7 @@ class TritonPythonModel:
         ]
 
     def _fuse(self, config, instance_name, file_bytes):
-        """See docs/decisions/0011-fused-graphs.md."""
+        """Compile what comes most; docs/decisions/0011-fused-graphs.md has what it is worth."""
         (described,) = config["input"]
         dims = [int(edge) for edge in described["dims"]]
         if config["max_batch_size"] == 0 or min(dims) < 1:
@@ -179,7 +179,7 @@ def _worth_fusing(instance_name, instances, max_batch_size, file_bytes, threads)
 def _fused(graph, image, images, threads, tolerance):
     """The graph with its operators fused by oneDNN, for batches like this one; or none.
 
-    Each is compiled for a number of images and of threads, and keeps buffers of its own.
+    It is compiled for so many images and threads, and holds the weights once more.
     """
     batch = image.expand(images, *image.shape[1:]).contiguous()
     torch.set_num_threads(threads)
@@ -217,7 +217,8 @@ def _settled(graph, batch):
 def _tolerance(config):
     """By what the model computes in; the strictest if it does not say."""
     contract = config["parameters"].get(_CONTRACT, {"string_value": "{}"})
-    return _TOLERANCES[json.loads(contract["string_value"]).get("dtype", "fp32")]
+    dtype = json.loads(contract["string_value"]).get("dtype")
+    return _TOLERANCES.get(dtype, min(_TOLERANCES.values()))
 
 
 def _set_threads(parameters):
