@@ -190,9 +190,9 @@ def _fused(graph, image, images, threads, tolerance):
         # A copy of the graph which shares its weights.
         fused = torch.jit.freeze(graph)
         difference = ((_settled(fused, batch) - plain).abs().max() / plain.abs().max()).item()
-    # The fuser's, of many kinds, or the model's about noise; it can be served as it is.
+    # The fuser's, which does not know every operator, or the model's about noise.
     except (RuntimeError, torch.jit.Error) as exc:
-        pb_utils.Logger.log_warn(f"not fused for a batch of {images}: {exc}")
+        pb_utils.Logger.log_info(f"not fused for a batch of {images}: {exc}")
         return None
     finally:
         torch.jit.enable_onednn_fusion(False)
