@@ -80,9 +80,14 @@ class _Nan(torch.nn.Module):
 
 def write_nan_graph(path: Path, labels: int) -> None:
     """A `model.pt` that the exporter would never write: every logit is NaN."""
+    write_graph(path, _Nan(labels))
+
+
+def write_graph(path: Path, module: torch.nn.Module) -> None:
+    """A module as a `model.pt`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        torch.jit.script(_Nan(labels)).save(str(path))
+        torch.jit.script(module.eval()).save(str(path))
 
 
 def slow_down_loading(entry: Path) -> None:

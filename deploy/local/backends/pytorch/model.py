@@ -26,8 +26,6 @@ _CONTRACT = "vitriton"
 _TOLERANCES = {"fp32": 1e-4, "bf16": 0.05, "fp16": 0.01}
 # Largest `model.pt` whose weights are worth holding once more for full batches.
 _SMALL_BYTES = 100_000_000
-# TorchScript looks at the first call of a graph, and settles in the second how it is computed.
-_SETTLING_CALLS = 2
 
 
 class TritonPythonModel:
@@ -50,7 +48,11 @@ class TritonPythonModel:
         self._graph = torch.jit.load(str(path), map_location=self._device).eval()
         self._fused = {}
         if self._device.type == "cpu":
-            self._fuse(config, args["model_instance_name"], path.stat().st_size)
+            with path.open("rb") as file:
+                # Instances take turns: side by side their threads would wait for each other.
+                with suppress(OSError):
+                    fcntl.flock(file, fcntl.LOCK_EX)
+                self._fuse(config, args["model_instance_name"], path.stat().st_size)
 
     @torch.inference_mode()
     def execute(self, requests):
@@ -85,7 +87,7 @@ class TritonPythonModel:
         if config["max_batch_size"] == 0 or min(dims) < 1:
             return
         dtype = pb_utils.triton_string_to_numpy(described["data_type"])
-        image = np.random.default_rng(0).integers(0, 256, (1, *dims)).astype(dtype)
+        noise = np.random.default_rng(0).integers(0, 256, (1, *dims)).astype(dtype)
         batches = _worth_fusing(
             instance_name,
             sum(group["count"] for group in config["instance_group"]),
@@ -93,12 +95,7 @@ class TritonPythonModel:
             file_bytes,
             torch.get_num_threads(),
         )
-        for images, threads in sorted(batches):
-            fused = _fused(
-                self._graph, torch.from_numpy(image), images, threads, _tolerance(config)
-            )
-            if fused is not None:
-                self._fused[images, threads] = fused
+        self._fused = _fused(self._graph, torch.from_numpy(noise), batches, _tolerance(config))
         # To the kernel, what compiling has taken and malloc would keep: as much as the weights.
         ctypes.CDLL(None).malloc_trim(0)
 
@@ -176,41 +173,42 @@ def _worth_fusing(instance_name, instances, max_batch_size, file_bytes, threads)
 
 
 @torch.inference_mode()
-def _fused(graph, image, images, threads, tolerance):
-    """The graph with its operators fused by oneDNN, for batches like this one; or none.
+def _fused(graph, image, batches, tolerance):
+    """The graph with its operators fused by oneDNN, by images and threads, as far as it can be.
 
-    It is compiled for so many images and threads, and holds the weights once more.
+    Each is compiled for so many images and threads, and holds the weights once more.
     """
-    batch = image.expand(images, *image.shape[1:]).contiguous()
-    torch.set_num_threads(threads)
+    found = {}
     try:
-        # First: whatever settles while fusing is on is fused.
-        plain = _settled(graph, batch)
+        # Before fusing is on: what settles then is fused, and this one is for all other batches.
+        plain = _settled(graph, image)
         torch.jit.enable_onednn_fusion(True)
-        # A copy of the graph which shares its weights.
-        fused = torch.jit.freeze(graph)
-        difference = ((_settled(fused, batch) - plain).abs().max() / plain.abs().max()).item()
+        for images, threads in sorted(batches):
+            torch.set_num_threads(threads)
+            # A copy of the graph which shares its weights.
+            fused = torch.jit.freeze(graph)
+            logits = _settled(fused, image.expand(images, *image.shape[1:]).contiguous())
+            difference = ((logits - plain).abs().max() / plain.abs().max()).item()
+            # NaN is no match.
+            if not difference <= tolerance:
+                pb_utils.Logger.log_warn(
+                    f"not fused for a batch of {images}: the logits would differ by"
+                    f" {difference:.1e} of the largest, more than {tolerance:g}"
+                )
+                continue
+            pb_utils.Logger.log_info(f"fused for a batch of {images}, threads: {threads}")
+            found[images, threads] = fused
     # The fuser's, which does not know every operator, or the model's about noise.
     except (RuntimeError, torch.jit.Error) as exc:
-        pb_utils.Logger.log_info(f"not fused for a batch of {images}: {exc}")
-        return None
+        pb_utils.Logger.log_info(f"not fused: {exc}")
     finally:
         torch.jit.enable_onednn_fusion(False)
-    # NaN is no match.
-    if not difference <= tolerance:
-        pb_utils.Logger.log_warn(
-            f"not fused for a batch of {images}: the logits would differ by {difference:.1e} of"
-            f" the largest, more than {tolerance:g}"
-        )
-        return None
-    pb_utils.Logger.log_info(f"fused for a batch of {images} and {threads} threads")
-    return fused
+    return found
 
 
 def _settled(graph, batch):
-    """What the graph gives once TorchScript looks at it no more."""
-    for _ in range(_SETTLING_CALLS):
-        graph(batch)
+    """What the graph gives once it is settled how it is computed: in the second call."""
+    graph(batch)
     return graph(batch)
 
 
