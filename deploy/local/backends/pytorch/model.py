@@ -22,6 +22,9 @@ from torch.utils.dlpack import from_dlpack, to_dlpack
 _DEFAULT_MODEL_FILE = "model.pt"
 # The parameter of `config.pbtxt` in which `vitriton export` writes what it made.
 _CONTRACT = "vitriton"
+# Whose operators are fused: of these alone it is known that the fuser is safe with them. It writes
+# beyond its memory where a residual is added to a linear layer of one row.
+_FUSED_ARCHITECTURES = {"ViTForImageClassification", "DeiTForImageClassification"}
 # Largest difference between a fused graph's logits and the graph's own, of the largest logit.
 _TOLERANCES = {"fp32": 1e-4, "bf16": 0.05, "fp16": 0.01}
 # Largest `model.pt` whose weights are worth holding once more for full batches.
@@ -84,7 +87,12 @@ class TritonPythonModel:
         """Compile what comes most; docs/decisions/0011-fused-graphs.md has what it is worth."""
         (described,) = config["input"]
         dims = [int(edge) for edge in described["dims"]]
-        if config["max_batch_size"] == 0 or min(dims) < 1:
+        contract = _contract(config)
+        if (
+            contract.get("architecture") not in _FUSED_ARCHITECTURES
+            or config["max_batch_size"] == 0
+            or min(dims) < 1
+        ):
             return
         dtype = pb_utils.triton_string_to_numpy(described["data_type"])
         noise = np.random.default_rng(0).integers(0, 256, (1, *dims)).astype(dtype)
@@ -95,7 +103,9 @@ class TritonPythonModel:
             file_bytes,
             torch.get_num_threads(),
         )
-        self._fused = _fused(self._graph, torch.from_numpy(noise), batches, _tolerance(config))
+        # The strictest if the contract does not say in what the model computes.
+        tolerance = _TOLERANCES.get(contract.get("dtype"), min(_TOLERANCES.values()))
+        self._fused = _fused(self._graph, torch.from_numpy(noise), batches, tolerance)
         # To the kernel, what compiling has taken and malloc would keep: as much as the weights.
         ctypes.CDLL(None).malloc_trim(0)
 
@@ -212,11 +222,10 @@ def _settled(graph, batch):
     return graph(batch)
 
 
-def _tolerance(config):
-    """By what the model computes in; the strictest if it does not say."""
-    contract = config["parameters"].get(_CONTRACT, {"string_value": "{}"})
-    dtype = json.loads(contract["string_value"]).get("dtype")
-    return _TOLERANCES.get(dtype, min(_TOLERANCES.values()))
+def _contract(config):
+    """What `vitriton export` says of the model; nothing of one that it has not made."""
+    parameter = config["parameters"].get(_CONTRACT, {"string_value": "{}"})
+    return json.loads(parameter["string_value"])
 
 
 def _set_threads(parameters):
