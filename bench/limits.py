@@ -32,7 +32,9 @@ _SIZE: Final = Size(height=224, width=224)
 _MAX_PIXELS: Final = 64_000_000
 _ROUNDS: Final = 7
 _SECONDS: Final = 1.5
-_WARM_UPS: Final = 3
+# The first two calls of a graph settle how it is computed.
+_SETTLING_CALLS: Final = 2
+_LEAST_CALLS: Final = 3
 
 
 def cpu_ms(work: Callable[[], object]) -> float:
@@ -123,11 +125,12 @@ def graph_speeds(
             graph(pixels.to(device)).cpu()
             return perf_counter() - start
 
+        for _ in range(_SETTLING_CALLS):
+            call()
         for seconds in durations:
-            for _ in range(_WARM_UPS):
-                call()
+            call()
             times: list[float] = []
-            while sum(times) < seconds or len(times) < 3:
+            while sum(times) < seconds or len(times) < _LEAST_CALLS:
                 times.append(call())
             yield {
                 "images_per_s": batch * len(times) / sum(times),

@@ -1,5 +1,6 @@
 """The models that are measured: a null model that costs nothing, and ViTs with random weights."""
 
+import shutil
 import subprocess
 import sys
 import warnings
@@ -54,11 +55,22 @@ def graph_of(repository: Path, model_id: str) -> Path:
     return entry_of(repository, model_id) / "1" / "model.pt"
 
 
+def raw_graph_of(repository: Path, model_id: str) -> Path:
+    """The model as transformers has it, beside the repository; of the null model there is none."""
+    return (
+        repository.with_name(f"{repository.name}-raw") / f"{entry_of(repository, model_id).name}.pt"
+    )
+
+
 def prepare(repository: Path, models: list[Wanted]) -> None:
     """Export what the repository lacks; minutes the first time."""
     for model in models:
-        if graph_of(repository, model.model_id).exists():
+        raw = raw_graph_of(repository, model.model_id)
+        if graph_of(repository, model.model_id).exists() and (
+            model.model_id == NULL or raw.exists()
+        ):
             continue
+        shutil.rmtree(entry_of(repository, model.model_id), ignore_errors=True)
         print(f"bench: exporting {model.model_id}", file=sys.stderr, flush=True)
         argv = [sys.executable, "-m", "deploy.local.cli", "export", model.preset]
         arguments = ["--init", "random", "--name", model.model_id, "--output", str(repository)]
@@ -68,6 +80,10 @@ def prepare(repository: Path, models: list[Wanted]) -> None:
         subprocess.run([*argv, *arguments], check=True, timeout=_EXPORT_TIMEOUT_S)
         if model.model_id == NULL:
             _make_null(repository)
+        else:
+            traced = [model.preset, model.precision, str(raw)]
+            argv = [sys.executable, "-m", "bench.raw_graph", *traced]
+            subprocess.run(argv, check=True, timeout=_EXPORT_TIMEOUT_S)
 
 
 def null_logits(labels: int) -> torch.Tensor:

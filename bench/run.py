@@ -22,7 +22,7 @@ import torch
 from bench.idle import awake, can_be_awake
 from bench.machine import machine
 from bench.measure import LoneGraph, Measured, lone_graph, measure, run_json
-from bench.models import BASE, BASE_BF16, NULL, TINY, graph_of, prepare, wanted
+from bench.models import BASE, BASE_BF16, NULL, TINY, graph_of, prepare, raw_graph_of, wanted
 from bench.pictures import LARGE, SMALL, write_picture
 from bench.report import write_report
 from bench.servers import Server, in_process_baseline, pipeline_baseline, vitriton
@@ -132,21 +132,21 @@ def _memory(server: Server, small: Path) -> dict[str, float]:
 def real_model(
     repository: Path, model_id: str, small: Path, seconds: float, *, in_depth: bool = False
 ) -> dict[str, Any]:
-    """A ViT behind the whole stack against its graph alone at its best setting.
+    """A ViT behind the whole stack against transformers' graph alone at its best setting.
 
     Args:
         repository: Where the models are.
         model_id: One of them.
         small: The picture.
         seconds: Of each round with many clients.
-        in_depth: Measure the graph with fused operators as well, the same behind FastAPI without
-            Triton, and one client with processors that halt.
+        in_depth: Measure the exported graph as well, plain and fused, the same behind FastAPI
+            without Triton, and one client with processors that halt.
     """
     say(f"{model_id}: the graph alone")
-    path = graph_of(repository, model_id)
+    path, raw = graph_of(repository, model_id), raw_graph_of(repository, model_id)
     with ExitStack() as stack:
         enter = stack.enter_context
-        graphs = [(setting, enter(lone_graph(path, *setting))) for setting in _settings()]
+        graphs = [(setting, enter(lone_graph(raw, *setting))) for setting in _settings()]
         with awake():
             probes = [(graph.measure(1.0), setting, graph) for setting, graph in graphs]
         _, (batch, threads), best = max(probes, key=lambda probe: probe[0]["images_per_s"])
@@ -174,8 +174,9 @@ def real_model(
             say(f"{model_id}, one client")
             found |= _one_client(single, servers, model_id, small)
             if in_depth and not torch.cuda.is_available():
-                say(f"{model_id}: the graph alone, fused")
-                found["fused_graph"] = _fused_graph(path, batch, threads)
+                say(f"{model_id}: the exported graph alone, plain and fused")
+                found["exported_graph"] = _graph(path, batch, threads, fused=False)
+                found["fused_graph"] = _graph(path, batch, threads, fused=True)
     return found | {"graph_images_per_s": speeds, "rounds": rounds}
 
 
@@ -192,11 +193,11 @@ def _one_client(
     return {"graph_single_ms": alone, "one_client": behind}
 
 
-def _fused_graph(path: Path, batch: int, threads: int) -> dict[str, list[float]]:
-    """The graph alone with its operators fused, at the best setting of the one without."""
+def _graph(path: Path, batch: int, threads: int, *, fused: bool) -> dict[str, list[float]]:
+    """A graph alone at the best setting of transformers' own."""
     with (
-        lone_graph(path, batch, threads, fused=True) as full,
-        lone_graph(path, 1, available_cpus(), fused=True) as single,
+        lone_graph(path, batch, threads, fused=fused) as full,
+        lone_graph(path, 1, available_cpus(), fused=fused) as single,
     ):
         rounds = [(full.measure(SECONDS / 2), single.measure(SECONDS / 4)) for _ in range(ROUNDS)]
     return {

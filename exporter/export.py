@@ -19,6 +19,7 @@ from exporter.config_pbtxt import ServingOptions, build_model_config, check_opti
 from exporter.digest import sha256_of
 from exporter.errors import ExportError
 from exporter.graph import in_precision, load_graph, on_gpu, refuse_device_constants, save, trace
+from exporter.last_layer import with_short_last_layer
 from exporter.precision import Precision, choose_dtype
 from exporter.preprocessing import ImageSteps, read_image_steps
 from exporter.repository import StagedModel, stage_model
@@ -138,7 +139,8 @@ def _build(
 ) -> tuple[Parity, LowPrecision | None]:
     """Write the graph to `path` and verify what was written, on the GPU too where there is one."""
     images, expected, sizes = sample.images, sample.expected, sample.batch_sizes
-    graph = trace(model, steps)
+    served = with_short_last_layer(model)
+    graph = trace(served, steps)
     has_gpu = torch.cuda.is_available()
     if dtype == "fp32":
         parity = verify(_saved(graph, path), images, expected, sizes)
@@ -146,7 +148,7 @@ def _build(
             verify(on_gpu(path), images, expected, sizes, GPU_TOLERANCE)
         return parity, None
     parity = verify(graph, images, expected, sizes)
-    graph = _saved(trace(in_precision(model, dtype), steps), path)
+    graph = _saved(trace(in_precision(served, dtype), steps), path)
     runs = on_gpu(path) if has_gpu else graph
     return parity, measure_low_precision(runs, images, expected, sizes)
 

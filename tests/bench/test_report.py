@@ -73,6 +73,7 @@ def test_processors_that_could_not_be_kept_awake_are_no_secret(report: dict[str,
     assert {promise.halting for promise in promises(report)} == {None}
 
 
-def test_the_page_is_that_of_the_figures(report: dict[str, Any]) -> None:
-    page = "\n".join(markdown("cpu", report)) + "\n"
-    assert page == _REPORT.with_suffix(".md").read_text()
+@pytest.mark.parametrize("file", sorted(_REPORT.parent.glob("cpu*.json")), ids=lambda f: f.stem)
+def test_the_page_is_that_of_the_figures(file: Path) -> None:
+    page = "\n".join(markdown(file.stem, json.loads(file.read_text()))) + "\n"
+    assert page == file.with_suffix(".md").read_text()
