@@ -1,5 +1,7 @@
 """The last layer computes what is read, the logits stay what they are."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +19,10 @@ from transformers import (
     ViTMSNForImageClassification,
 )
 
+from exporter.graph import load_graph
 from exporter.last_layer import with_short_last_layer
+from gateway.modelspec import Dtype
+from tests.exporter.entries import export
 
 SMALL = {
     "hidden_size": 48,
@@ -48,7 +53,7 @@ def _seeded() -> None:
     torch.manual_seed(0)
 
 
-def flops(model: Any, pictures: torch.Tensor) -> int:
+def flops(model: Callable[[torch.Tensor], object], pictures: torch.Tensor) -> int:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(pictures)
     return int(counter.get_total_flops())
@@ -85,6 +90,18 @@ def test_a_last_layer_costs_keys_and_values() -> None:
     # MLP. Attending itself torch does not count on a CPU.
     of_one_token = 2 * (2 * hidden**2 + 2 * 4 * hidden**2)
     assert saved == (tokens - 2) * of_one_token
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "fp16"])
+def test_an_export_has_it(vit: Path, tmp_path: Path, dtype: Dtype) -> None:
+    """In every precision."""
+    export(vit, tmp_path, name="vit", precision=dtype)
+    graph = load_graph(tmp_path / "vit" / "1" / "model.pt")
+    model = ViTForImageClassification.from_pretrained(vit).eval()
+    short = with_short_last_layer(model).eval()
+    exported = flops(graph, torch.zeros(2, 224, 224, 3, dtype=torch.uint8))
+    pictures = torch.zeros(2, 3, 224, 224)
+    assert exported == flops(short, pictures) < flops(model, pictures)
 
 
 @pytest.mark.parametrize("make", WHOLE.values(), ids=WHOLE.keys())
