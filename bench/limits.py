@@ -125,10 +125,10 @@ def graph_speeds(
             graph(pixels.to(device)).cpu()
             return perf_counter() - start
 
-        for _ in range(_SETTLING_CALLS):
-            call()
-        for seconds in durations:
-            call()
+        # Not before the first is asked for: others may be measured until then.
+        for n, seconds in enumerate(durations):
+            for _ in range(1 if n else _SETTLING_CALLS):
+                call()
             times: list[float] = []
             while sum(times) < seconds or len(times) < _LEAST_CALLS:
                 times.append(call())

@@ -27,7 +27,10 @@ def main() -> None:
         steps = read_image_steps(checkpoint.image_processor, 3)
         graph = trace(in_precision(checkpoint.model, options.dtype), steps)
     options.file.parent.mkdir(exist_ok=True)
-    save(graph, options.file)
+    # Half a file must not pass for a whole one in the next run.
+    unfinished = options.file.with_suffix(".unfinished")
+    save(graph, unfinished)
+    unfinished.replace(options.file)
 
 
 if __name__ == "__main__":

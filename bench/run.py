@@ -173,9 +173,11 @@ def real_model(
                     rounds[server.name].append(asdict(measured))
             say(f"{model_id}, one client")
             found |= _one_client(single, servers, model_id, small)
-            if in_depth and not torch.cuda.is_available():
-                say(f"{model_id}: the exported graph alone, plain and fused")
+            if in_depth:
+                say(f"{model_id}: the exported graph alone")
                 found["exported_graph"] = _graph(path, batch, threads, fused=False)
+            if in_depth and not torch.cuda.is_available():
+                say(f"{model_id}: the exported graph alone, fused")
                 found["fused_graph"] = _graph(path, batch, threads, fused=True)
     return found | {"graph_images_per_s": speeds, "rounds": rounds}
 

@@ -81,7 +81,7 @@ def test_the_model_itself_stays_whole() -> None:
 
 
 def test_a_last_layer_costs_keys_and_values() -> None:
-    """And of the first two tokens the rest."""
+    """And of the first sixteen tokens the rest."""
     model = SHORT["vit"]().eval()
     pictures = torch.randn(1, 3, 64, 64)
     saved = flops(model, pictures) - flops(with_short_last_layer(model).eval(), pictures)
@@ -89,7 +89,7 @@ def test_a_last_layer_costs_keys_and_values() -> None:
     # Multiply and add, of each token: its query, the projection of what it attended to, and the
     # MLP. Attending itself torch does not count on a CPU.
     of_one_token = 2 * (2 * hidden**2 + 2 * 4 * hidden**2)
-    assert saved == (tokens - 2) * of_one_token
+    assert saved == (tokens - 16) * of_one_token
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "fp16"])
@@ -104,7 +104,26 @@ def test_an_export_has_it(vit: Path, tmp_path: Path, dtype: Dtype) -> None:
     assert exported == flops(short, pictures) < flops(model, pictures)
 
 
-@pytest.mark.parametrize("make", WHOLE.values(), ids=WHOLE.keys())
+def with_another_part() -> Any:
+    """As of a transformers to come."""
+    model = SHORT["vit"]()
+    model.vit.layers[-1].attention.q_norm = torch.nn.LayerNorm(12)
+    return model
+
+
+def without_layers() -> Any:
+    """The same."""
+    model = SHORT["vit"]()
+    model.vit.encoder = model.vit.layers
+    del model.vit.layers
+    return model
+
+
+@pytest.mark.parametrize(
+    "make",
+    [*WHOLE.values(), with_another_part, without_layers],
+    ids=[*WHOLE, "another-part", "without-layers"],
+)
 def test_other_models_are_left_alone(make: Any) -> None:
     """BEiT reads every token; of the others nobody has looked."""
     model = make()

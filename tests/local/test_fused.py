@@ -104,6 +104,7 @@ def test_other_architectures_are_not_fused(repository: Path, tmp_path: Path) -> 
     with running_stack([MODEL], models, tmp_path) as stack:
         text = stack.triton_log.read_text()
         assert len(logits(stack, photo("china"))) == LABELS
+    assert "not fused: DeiTForImageClassificationWithTeacher" in text
     assert not FUSED.search(text)
 
 

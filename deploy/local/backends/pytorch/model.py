@@ -88,11 +88,11 @@ class TritonPythonModel:
         (described,) = config["input"]
         dims = [int(edge) for edge in described["dims"]]
         contract = _contract(config)
-        if (
-            contract.get("architecture") not in _FUSED_ARCHITECTURES
-            or config["max_batch_size"] == 0
-            or min(dims) < 1
-        ):
+        architecture = contract.get("architecture")
+        if architecture not in _FUSED_ARCHITECTURES:
+            pb_utils.Logger.log_info(f"not fused: {architecture}")
+            return
+        if config["max_batch_size"] == 0 or min(dims) < 1:
             return
         dtype = pb_utils.triton_string_to_numpy(described["data_type"])
         noise = np.random.default_rng(0).integers(0, 256, (1, *dims)).astype(dtype)
