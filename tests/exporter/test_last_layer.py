@@ -31,12 +31,14 @@ SMALL = {
     "intermediate_size": 192,
     "initializer_range": 0.35,
     "image_size": 64,
+    # 65 tokens, far more than are kept.
+    "patch_size": 8,
     "num_labels": 5,
 }
 SHORT = {
     "vit": lambda: ViTForImageClassification(ViTConfig(**SMALL)),
     "vit-without-biases": lambda: ViTForImageClassification(ViTConfig(**SMALL, qkv_bias=False)),
-    "vit-of-one-patch": lambda: ViTForImageClassification(ViTConfig(**SMALL, patch_size=64)),
+    "vit-of-one-patch": lambda: ViTForImageClassification(ViTConfig(**SMALL | {"patch_size": 64})),
     "vit-eager": lambda: ViTForImageClassification(ViTConfig(**SMALL, attn_implementation="eager")),
     "deit": lambda: DeiTForImageClassification(DeiTConfig(**SMALL)),
     "distilled": lambda: DeiTForImageClassificationWithTeacher(DeiTConfig(**SMALL)),
@@ -85,7 +87,7 @@ def test_a_last_layer_costs_keys_and_values() -> None:
     model = SHORT["vit"]().eval()
     pictures = torch.randn(1, 3, 64, 64)
     saved = flops(model, pictures) - flops(with_short_last_layer(model).eval(), pictures)
-    tokens, hidden = (64 // 16) ** 2 + 1, 48
+    tokens, hidden = (64 // 8) ** 2 + 1, 48
     # Multiply and add, of each token: its query, the projection of what it attended to, and the
     # MLP. Attending itself torch does not count on a CPU.
     of_one_token = 2 * (2 * hidden**2 + 2 * 4 * hidden**2)
