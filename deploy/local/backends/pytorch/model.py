@@ -90,7 +90,8 @@ class TritonPythonModel:
         contract = _contract(config)
         architecture = contract.get("architecture")
         if architecture not in _FUSED_ARCHITECTURES:
-            pb_utils.Logger.log_info(f"not fused: {architecture}")
+            known = ", ".join(sorted(_FUSED_ARCHITECTURES))
+            pb_utils.Logger.log_info(f"not fused: {architecture} is none of {known}")
             return
         if config["max_batch_size"] == 0 or min(dims) < 1:
             return
