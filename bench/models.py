@@ -65,10 +65,8 @@ def raw_graph_of(repository: Path, model_id: str) -> Path:
 def prepare(repository: Path, models: list[Wanted]) -> None:
     """Export what the repository lacks; minutes the first time."""
     for model in models:
-        raw = raw_graph_of(repository, model.model_id)
-        if graph_of(repository, model.model_id).exists() and (
-            model.model_id == NULL or raw.exists()
-        ):
+        graph, raw = (of(repository, model.model_id) for of in (graph_of, raw_graph_of))
+        if all(path.exists() for path in ((graph,) if model.model_id == NULL else (graph, raw))):
             continue
         shutil.rmtree(entry_of(repository, model.model_id), ignore_errors=True)
         print(f"bench: exporting {model.model_id}", file=sys.stderr, flush=True)
