@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway import __version__
 from gateway.classifier import ImageClassifier
+from gateway.deadlines import Deadlines
 from gateway.errors import GatewayError
 from gateway.logs import log
 from gateway.metrics import Metrics
@@ -48,7 +49,8 @@ def create_app(settings: Settings) -> ASGIApp:
         keep_freed_memory()
         async with TritonClient(settings.triton_url, settings.shared_memory_bytes) as triton:
             models = ModelDirectory(triton)
-            classifier = ImageClassifier(settings, triton, models, metrics)
+            deadlines = Deadlines()
+            classifier = ImageClassifier(settings, triton, models, metrics, deadlines)
             async with aclosing(classifier):
                 log.info("version %s, settings %s", __version__, settings)
                 spare_the_collector()
@@ -57,6 +59,7 @@ def create_app(settings: Settings) -> ASGIApp:
                     triton=triton,
                     models=models,
                     classifier=classifier,
+                    deadlines=deadlines,
                     metrics=metrics,
                     tokens=tokens,
                 )

@@ -11,6 +11,7 @@ from typing import Final, Literal, NamedTuple
 import numpy as np
 
 from gateway.cache import CacheKey, LogitsCache, cache_key
+from gateway.deadlines import Deadlines
 from gateway.decode_pool import DecodePool
 from gateway.errors import DeadlineExceeded, ModelNotFound, ModelNotReady, Overloaded
 from gateway.images import decode, has_image_signature
@@ -95,12 +96,18 @@ class ImageClassifier:
     """Classifies images through Triton. One per process; owns the decoding threads."""
 
     def __init__(
-        self, settings: Settings, triton: TritonClient, models: ModelDirectory, metrics: Metrics
+        self,
+        settings: Settings,
+        triton: TritonClient,
+        models: ModelDirectory,
+        metrics: Metrics,
+        deadlines: Deadlines,
     ) -> None:
         self._settings = settings
         self._triton = triton
         self._models = models
         self._metrics = metrics
+        self._deadlines = deadlines
         self._loader = ModelLoader(settings, triton, models, metrics)
         self._cache = LogitsCache(settings.cache_bytes, settings.cache_ttl_s)
         self._inferences: SharedCalls[CacheKey, tuple[InferredImage, float]] = SharedCalls()
@@ -137,7 +144,7 @@ class ImageClassifier:
         model = await self._loader.get(incoming.model_id, options)
         ready = perf_counter()
         try:
-            async with asyncio.timeout_at(incoming.deadline + (ready - start)):
+            with self._deadlines.within(incoming.deadline + (ready - start)):
                 try:
                     answers = await self._infer_all(model, request, options, incoming.request_id)
                 except (ModelNotFound, ModelNotReady):

@@ -55,7 +55,7 @@ async def _answer(scope: Scope, receive: Receive, state: State) -> tuple[bytes, 
     headers = _headers(scope)
     check_token(headers.get("authorization"), state)
     with state["classifier"].admit():
-        body = await _read_body(receive, settings, deadline)
+        body = await _read_body(receive, state, deadline)
         incoming = IncomingRequest(
             model_id=_model_id(scope["target"], settings),
             body=body,
@@ -64,7 +64,7 @@ async def _answer(scope: Scope, receive: Receive, state: State) -> tuple[bytes, 
             request_id=scope["request_id"],
             deadline=deadline,
         )
-        async with WhilePresent(scope["extensions"][EXTENSION]):
+        with WhilePresent(scope["extensions"][EXTENSION]):
             answer = await state["classifier"].classify(incoming)
     return (
         render_predictions(answer.predictions),
@@ -117,17 +117,18 @@ def _milliseconds(seconds: float) -> str:
     return str(round(seconds * 1000))
 
 
-async def _read_body(receive: Receive, settings: Settings, deadline: float) -> bytes:
+async def _read_body(receive: Receive, state: State, deadline: float) -> bytes:
     """The whole body, read only while it is within the limits.
 
     Raises:
         PayloadTooLarge, RequestTimeout, ClientClosedRequest
     """
+    settings = state["settings"]
     limit = settings.max_body_bytes
     chunks: list[bytes] = []
     size, more = 0, True
     try:
-        async with asyncio.timeout_at(deadline):
+        with state["deadlines"].within(deadline):
             while more and size <= _DRAINED_BODIES * limit:
                 message = await receive()
                 if message["type"] == "http.disconnect":

@@ -41,13 +41,13 @@ class WhilePresent:
     def __init__(self, presence: Presence) -> None:
         self._presence = presence
 
-    async def __aenter__(self) -> None:
+    def __enter__(self) -> None:
         if self._presence.has_ended:
             raise gone()
         self._task = cast("asyncio.Task[None]", asyncio.current_task())
         self._presence.watch(self._task.cancel)
 
-    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._presence.watch(None)
         if self._presence.has_ended:
             self._task.uncancel()

@@ -3,6 +3,7 @@
 from typing import TypedDict
 
 from gateway.classifier import ImageClassifier
+from gateway.deadlines import Deadlines
 from gateway.metrics import Metrics
 from gateway.models import ModelDirectory
 from gateway.settings import Settings
@@ -17,5 +18,6 @@ class State(TypedDict):
     triton: TritonClient
     models: ModelDirectory
     classifier: ImageClassifier
+    deadlines: Deadlines
     metrics: Metrics
     tokens: TokensFile | None

@@ -9,7 +9,7 @@ from gateway.presence import Presence, WhilePresent
 
 
 async def forever(presence: Presence, started: asyncio.Event) -> None:
-    async with WhilePresent(presence):
+    with WhilePresent(presence):
         started.set()
         await asyncio.Event().wait()
 
@@ -61,7 +61,7 @@ def test_what_comes_after_the_block_is_not_cancelled() -> None:
 
     async def run() -> bool:
         presence = Presence()
-        async with WhilePresent(presence):
+        with WhilePresent(presence):
             await asyncio.sleep(0)
         presence.end()
         await asyncio.sleep(0)
