@@ -1,7 +1,7 @@
 """What a run comes to: ratios against the figures that are promised, then absolutes."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -71,9 +71,8 @@ def middle(rounds: list[dict[str, Any]], value: Callable[[dict[str, Any]], float
 def promises(report: dict[str, Any]) -> list[Promise]:
     """All figures of the run that have a bound."""
     null, tiny = report["null"], report["tiny"]
-    modes = {mode: middle(rounds, _gateway_cpu) for mode, rounds in report["image_modes"].items()}
     memory = null["memory"]
-    fast, scaled = (modes[mode] / modes["reference"] for mode in ("fast", "scaled"))
+    fast, scaled = (_over_reference(report["image_modes"], mode) for mode in ("fast", "scaled"))
     growth = memory["end_mb"] - memory["half_way_mb"]
 
     def of_null(figure: Callable[[dict[str, Any]], float]) -> tuple[float, float | None]:
@@ -106,20 +105,33 @@ def promises(report: dict[str, Any]) -> list[Promise]:
 
 def _over_floor(null: dict[str, Any], cpu: Callable[[dict[str, Any]], float]) -> float:
     # Mode `fast` is the cheapest pair there is within its tolerance; the table below has others.
-    return middle(null["rounds"][OURS], cpu) / float(median(null["floors_ms"]))
+    return _ratio(map(cpu, null["rounds"][OURS]), null["floors_ms"])
+
+
+def _over_reference(modes: dict[str, list[dict[str, Any]]], mode: str) -> float:
+    return _ratio(map(_gateway_cpu, modes[mode]), map(_gateway_cpu, modes["reference"]))
+
+
+def _ratio(ours: Iterable[float], theirs: Iterable[float]) -> float:
+    """Median of the ratios within a round: what the machine does in one, it does to both."""
+    return float(median(a / b for a, b in zip(ours, theirs, strict=True)))
 
 
 def _over_tuned(null: dict[str, Any]) -> float:
-    return _requests(null, OURS) / _requests(null, _IN_PROCESS)
+    return _ratio(_speeds(null, OURS), _speeds(null, _IN_PROCESS))
 
 
 def _over_pipeline(null: dict[str, Any]) -> float:
-    others = [_requests(null, name) for name in null["rounds"] if "pipeline" in name]
-    return _requests(null, OURS) / max(others)
+    others = (name for name in null["rounds"] if "pipeline" in name)
+    return min(_ratio(_speeds(null, OURS), _speeds(null, name)) for name in others)
 
 
 def _requests(found: dict[str, Any], server: str) -> float:
-    return middle(found["rounds"][server], lambda m: m["requests_per_s"])
+    return float(median(_speeds(found, server)))
+
+
+def _speeds(found: dict[str, Any], server: str) -> list[float]:
+    return [measured["requests_per_s"] for measured in found["rounds"][server]]
 
 
 def _gateway_cpu(measured: dict[str, Any]) -> float:
@@ -135,9 +147,7 @@ def _stack_cpu(measured: dict[str, Any]) -> float:
 
 
 def _share(model: dict[str, Any]) -> float:
-    """Median of the ratios within a round: what the machine does in one, it does to both."""
-    pairs = zip(model["rounds"][OURS], model["graph_images_per_s"], strict=True)
-    return float(median(ours["requests_per_s"] / alone for ours, alone in pairs))
+    return _ratio(_speeds(model, OURS), model["graph_images_per_s"])
 
 
 def _beyond(model: dict[str, Any], server: str = OURS) -> float:

@@ -33,10 +33,11 @@ from gateway.fast_pixels import DecodeMode
 ROUNDS: Final = 3
 CONCURRENCY: Final = 32
 SECONDS: Final = 4.0
-_HALTING_SECONDS: Final = 3.0
-_LARGE_SECONDS: Final = 2.0
 # Short ones and more of them: the machine may change its speed from one second to the next.
-_ONE_CLIENT_ROUNDS: Final = 5
+_SHORT_ROUNDS: Final = 5
+_NULL_SECONDS: Final = 2.5
+_HALTING_SECONDS: Final = 2.0
+_LARGE_SECONDS: Final = 1.5
 _ONE_CLIENT_SECONDS: Final = 1.2
 MEMORY_REQUESTS: Final = 10_000
 _OPEN_LOOP_SHARE: Final = 0.5
@@ -87,7 +88,7 @@ def null_model(repository: Path, small: Path) -> dict[str, Any]:
             halting = _null_rounds(servers[:2], small, _HALTING_SECONDS)
             halting["one_client"] = asdict(measure(ours, NULL, small, closed(1)))
         with awake():
-            found = _null_rounds(servers, small, SECONDS)
+            found = _null_rounds(servers, small, _NULL_SECONDS)
             say("null model, one client, and an open loop")
             speeds = [m["requests_per_s"] for m in found["rounds"][ours.name]]
             rate = _OPEN_LOOP_SHARE * median(speeds)
@@ -102,8 +103,8 @@ def null_model(repository: Path, small: Path) -> dict[str, Any]:
 def _null_rounds(servers: list[Server], small: Path, seconds: float) -> dict[str, Any]:
     rounds: dict[str, list[dict[str, Any]]] = {server.name: [] for server in servers}
     floors = []
-    for n in range(ROUNDS):
-        say(f"null model, round {n + 1} of {ROUNDS}")
+    for n in range(_SHORT_ROUNDS):
+        say(f"null model, round {n + 1} of {_SHORT_ROUNDS}")
         floors.append(floor_ms(small, available_cpus()))
         for server in servers:
             measured = measure(server, NULL, small, closed(CONCURRENCY, seconds))
@@ -187,7 +188,7 @@ def _one_client(
 ) -> dict[str, Any]:
     alone = []
     behind: dict[str, list[dict[str, Any]]] = {server.name: [] for server in servers}
-    for _ in range(_ONE_CLIENT_ROUNDS):
+    for _ in range(_SHORT_ROUNDS):
         alone.append(graph.measure(_ONE_CLIENT_SECONDS)["p50_ms"])
         for server in servers:
             measured = measure(server, model_id, small, closed(1, _ONE_CLIENT_SECONDS))
@@ -230,7 +231,7 @@ def image_modes(repository: Path, large: Path) -> dict[str, Any]:
         say("image modes, 4000x3000")
         servers = {mode: enter(_gateway(mode, repository)) for mode in found}
         enter(awake())
-        for _ in range(ROUNDS):
+        for _ in range(_SHORT_ROUNDS):
             for mode, server in servers.items():
                 found[mode].append(measure(server, NULL, large, closed(4, _LARGE_SECONDS)))
     return {mode: [asdict(m) for m in rounds] for mode, rounds in found.items()}
@@ -253,6 +254,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.gpu and not torch.cuda.is_available():
         raise SystemExit("bench: there is no NVIDIA GPU here; `make bench` measures the CPU")
+    if not _DEMO.is_dir():
+        raise SystemExit("bench: the demo model is not here; `make bench` trains it first")
     has_bf16 = cpu_has_bf16() and not options.gpu
     repository = (WORK / ("models-gpu" if options.gpu else "models")).resolve()
     prepare(repository, wanted(on_gpu=options.gpu, has_bf16=has_bf16))

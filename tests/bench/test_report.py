@@ -30,6 +30,15 @@ def test_what_slows_both_in_a_round_changes_no_difference(report: dict[str, Any]
     assert _one_client(report) == pytest.approx(before)
 
 
+def test_ratios_are_taken_within_a_round(report: dict[str, Any]) -> None:
+    """The medians of each alone would give 1.2."""
+    null = report["null"]
+    null["floors_ms"] = [1.0, 2.0, 4.0]
+    for measured, cpu_ms in zip(null["rounds"][OURS], (1.5, 2.4, 5.2), strict=True):
+        measured["cpu_ms"]["gateway"] = cpu_ms
+    assert promises(report)[0].measured == pytest.approx(1.3)
+
+
 def test_what_slows_ours_alone_is_seen(report: dict[str, Any]) -> None:
     before = _one_client(report)
     for measured in report["tiny"]["one_client"][OURS]:
