@@ -112,10 +112,34 @@ def test_an_error_of_the_block_stays_what_it_is() -> None:
             try:
                 await asyncio.Event().wait()
             except asyncio.CancelledError as exc:
-                raise OSError from exc
+                raise LookupError from exc
 
-    with pytest.raises(OSError):  # noqa: PT011 - it has no message
+    with pytest.raises(LookupError):
         asyncio.run(run())
+
+
+def test_a_block_is_cancelled_once() -> None:
+    """What it does to clean up may wait, while others' deadlines pass."""
+
+    async def run() -> bool:
+        deadlines, cleaned_up = Deadlines(), asyncio.Event()
+        deadline = asyncio.get_running_loop().time() + SOON
+        other = await started_task(deadlines, deadline + SOON)
+
+        async def block() -> None:
+            with deadlines.within(deadline):
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    await asyncio.wait({other})
+                    cleaned_up.set()
+
+        with pytest.raises(TimeoutError):
+            await block()
+        assert isinstance(other.exception(), TimeoutError)
+        return cleaned_up.is_set()
+
+    assert asyncio.run(run())
 
 
 def test_blocks_share_a_timer() -> None:

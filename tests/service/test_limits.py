@@ -59,6 +59,23 @@ def test_body_that_never_ends_is_408(stack: Stack) -> None:
     assert after.status_code == 200
 
 
+def test_model_that_does_not_answer_is_504(stack: Stack) -> None:
+    """In time, although Triton is silent; once it goes on, so does the gateway."""
+    (triton,) = (found for found in stack.processes() if found.name() == "tritonserver")
+    unseen = {"x-use-cache": "false"}
+    with gateway(stack.triton_grpc_url, GATEWAY_REQUEST_TIMEOUT_S="2") as client:
+        assert client.post(MODEL, content=PICTURE).status_code == 200
+        triton.suspend()
+        try:
+            late = client.post(MODEL, content=PICTURE, headers=unseen)
+        finally:
+            triton.resume()
+        after = client.post(MODEL, content=PICTURE, headers=unseen)
+
+    assert "2 s (GATEWAY_REQUEST_TIMEOUT_S)" in assert_error(late, 504)
+    assert after.status_code == 200
+
+
 def test_no_triton_is_503_on_every_route_that_needs_it() -> None:
     """JSON, `Retry-After`, the setting's name; the gateway itself stays up."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
