@@ -254,7 +254,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.gpu and not torch.cuda.is_available():
         raise SystemExit("bench: there is no NVIDIA GPU here; `make bench` measures the CPU")
-    if not _DEMO.is_dir():
+    if not (_DEMO / "model.safetensors").exists():
         raise SystemExit("bench: the demo model is not here; `make bench` trains it first")
     has_bf16 = cpu_has_bf16() and not options.gpu
     repository = (WORK / ("models-gpu" if options.gpu else "models")).resolve()

@@ -6,7 +6,7 @@ first: docs/decisions/0008-what-a-request-costs.md has what that costs.
 
 import asyncio
 from math import inf
-from typing import Self, cast
+from typing import cast
 
 
 class Deadlines:
@@ -61,12 +61,11 @@ class _Within:
         self._deadlines = deadlines
         self.deadline = deadline
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> None:
         self._task = cast("asyncio.Task[None]", asyncio.current_task())
         self._cancellations = self._task.cancelling()
         self._is_late = False
         self._deadlines.add(self)
-        return self
 
     def expire(self) -> None:
         self._is_late = True
