@@ -10,6 +10,7 @@ from typing import Final
 
 import torch
 
+import exporter
 from exporter.config_pbtxt import parse_pbtxt
 
 NULL: Final = "bench/null"
@@ -18,6 +19,10 @@ BASE: Final = "bench/vit-base"
 BASE_BF16: Final = "bench/vit-base-bf16"
 
 _EXPORT_TIMEOUT_S: Final = 600.0
+_SOURCES: Final = [
+    *Path(exporter.__file__).parent.rglob("*.py"),
+    *map(Path(__file__).with_name, ("models.py", "raw_graph.py")),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +68,10 @@ def raw_graph_of(repository: Path, model_id: str) -> Path:
 
 
 def prepare(repository: Path, models: list[Wanted]) -> None:
-    """Export what the repository lacks; minutes the first time."""
+    """Export what the repository lacks or has from an older exporter; minutes the first time."""
     for model in models:
         graph, raw = (of(repository, model.model_id) for of in (graph_of, raw_graph_of))
-        if all(path.exists() for path in ((graph,) if model.model_id == NULL else (graph, raw))):
+        if is_fresh([graph] if model.model_id == NULL else [graph, raw], _SOURCES):
             continue
         shutil.rmtree(entry_of(repository, model.model_id), ignore_errors=True)
         print(f"bench: exporting {model.model_id}", file=sys.stderr, flush=True)
@@ -82,6 +87,12 @@ def prepare(repository: Path, models: list[Wanted]) -> None:
             traced = [model.preset, model.precision, str(raw)]
             argv = [sys.executable, "-m", "bench.raw_graph", *traced]
             subprocess.run(argv, check=True, timeout=_EXPORT_TIMEOUT_S)
+
+
+def is_fresh(made: list[Path], sources: list[Path]) -> bool:
+    """Whether all were made after the last change of what makes them."""
+    changed = max(path.stat().st_mtime for path in sources)
+    return all(path.exists() and path.stat().st_mtime > changed for path in made)
 
 
 def null_logits(labels: int) -> torch.Tensor:

@@ -38,6 +38,8 @@ _SHORT_ROUNDS: Final = 5
 _NULL_SECONDS: Final = 2.5
 _HALTING_SECONDS: Final = 2.0
 _LARGE_SECONDS: Final = 1.5
+# Of a model that computes: long enough that the first and last answers count little.
+_MODEL_SECONDS: Final = 5.0
 _ONE_CLIENT_SECONDS: Final = 1.2
 MEMORY_REQUESTS: Final = 10_000
 _OPEN_LOOP_SHARE: Final = 0.5
@@ -85,10 +87,10 @@ def null_model(repository: Path, small: Path) -> dict[str, Any]:
         halting: dict[str, Any] | None = None
         if can_be_awake():
             say("first with processors that halt")
-            halting = _null_rounds(servers[:2], small, _HALTING_SECONDS)
+            halting = _null_rounds(servers[:2], small, ROUNDS, _HALTING_SECONDS)
             halting["one_client"] = asdict(measure(ours, NULL, small, closed(1)))
         with awake():
-            found = _null_rounds(servers, small, _NULL_SECONDS)
+            found = _null_rounds(servers, small, _SHORT_ROUNDS, _NULL_SECONDS)
             say("null model, one client, and an open loop")
             speeds = [m["requests_per_s"] for m in found["rounds"][ours.name]]
             rate = _OPEN_LOOP_SHARE * median(speeds)
@@ -100,11 +102,11 @@ def null_model(repository: Path, small: Path) -> dict[str, Any]:
         return found if halting is None else found | {"halting": halting}
 
 
-def _null_rounds(servers: list[Server], small: Path, seconds: float) -> dict[str, Any]:
+def _null_rounds(servers: list[Server], small: Path, number: int, seconds: float) -> dict[str, Any]:
     rounds: dict[str, list[dict[str, Any]]] = {server.name: [] for server in servers}
     floors = []
-    for n in range(_SHORT_ROUNDS):
-        say(f"null model, round {n + 1} of {_SHORT_ROUNDS}")
+    for n in range(number):
+        say(f"null model, round {n + 1} of {number}")
         floors.append(floor_ms(small, available_cpus()))
         for server in servers:
             measured = measure(server, NULL, small, closed(CONCURRENCY, seconds))
@@ -131,7 +133,7 @@ def _memory(server: Server, small: Path) -> dict[str, float]:
 
 
 def real_model(
-    repository: Path, model_id: str, small: Path, seconds: float, *, in_depth: bool = False
+    repository: Path, model_id: str, small: Path, *, in_depth: bool = False
 ) -> dict[str, Any]:
     """A ViT behind the whole stack against transformers' graph alone at its best setting.
 
@@ -139,7 +141,6 @@ def real_model(
         repository: Where the models are.
         model_id: One of them.
         small: The picture.
-        seconds: Of each round with many clients.
         in_depth: Measure the exported graph as well, plain and fused, the same behind FastAPI
             without Triton, and one client with processors that halt.
     """
@@ -158,22 +159,24 @@ def real_model(
         if in_depth:
             servers.append(enter(in_process_baseline(path, available_cpus(), threads, batch)))
         for server in servers:
-            measure(server, model_id, small, closed(CONCURRENCY, seconds / 2))
+            measure(server, model_id, small, closed(CONCURRENCY, _MODEL_SECONDS / 2))
         found: dict[str, Any] = {"graph_setting": {"batch": batch, "threads": threads}}
         if in_depth and can_be_awake():
             say(f"{model_id}, one client, with processors that halt")
-            found["halting"] = _one_client(single, servers[:1], model_id, small)
+            found["halting"] = _one_client(single, servers[:1], model_id, small, _SHORT_ROUNDS)
         with awake():
             speeds = []
+            load = closed(CONCURRENCY, _MODEL_SECONDS)
             rounds: dict[str, list[dict[str, Any]]] = {server.name: [] for server in servers}
             for n in range(ROUNDS):
                 say(f"{model_id}, round {n + 1} of {ROUNDS}")
-                speeds.append(best.measure(seconds)["images_per_s"])
+                speeds.append(best.measure(_MODEL_SECONDS)["images_per_s"])
                 for server in servers:
-                    measured = measure(server, model_id, small, closed(CONCURRENCY, seconds))
+                    measured = measure(server, model_id, small, load)
                     rounds[server.name].append(asdict(measured))
             say(f"{model_id}, one client")
-            found |= _one_client(single, servers, model_id, small)
+            number = _SHORT_ROUNDS if in_depth else ROUNDS
+            found |= _one_client(single, servers, model_id, small, number)
             if in_depth:
                 say(f"{model_id}: the exported graph alone")
                 found["exported_graph"] = _graph(path, batch, threads, fused=False)
@@ -184,11 +187,11 @@ def real_model(
 
 
 def _one_client(
-    graph: LoneGraph, servers: list[Server], model_id: str, small: Path
+    graph: LoneGraph, servers: list[Server], model_id: str, small: Path, rounds: int
 ) -> dict[str, Any]:
     alone = []
     behind: dict[str, list[dict[str, Any]]] = {server.name: [] for server in servers}
-    for _ in range(_SHORT_ROUNDS):
+    for _ in range(rounds):
         alone.append(graph.measure(_ONE_CLIENT_SECONDS)["p50_ms"])
         for server in servers:
             measured = measure(server, model_id, small, closed(1, _ONE_CLIENT_SECONDS))
@@ -266,12 +269,12 @@ def main() -> None:
         "machine": machine(),
         "decoding": decoding(small, large),
         "null": null_model(repository, small),
-        "tiny": real_model(repository, TINY, small, 2 * SECONDS, in_depth=True),
-        "base": real_model(repository, BASE, small, 2 * SECONDS),
+        "tiny": real_model(repository, TINY, small, in_depth=True),
+        "base": real_model(repository, BASE, small),
         "image_modes": image_modes(repository, large),
     }
     if has_bf16:
-        report["base_bf16"] = real_model(repository, BASE_BF16, small, SECONDS)
+        report["base_bf16"] = real_model(repository, BASE_BF16, small)
     say("accuracy of the image modes")
     report["accuracy"] = run_json(["-m", "bench.accuracy", "--demo", str(_DEMO)])["rows"]
     report["seconds"] = monotonic() - start
