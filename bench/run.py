@@ -25,7 +25,7 @@ from bench.measure import LoneGraph, Measured, lone_graph, measure, run_json
 from bench.models import BASE, BASE_BF16, NULL, TINY, graph_of, prepare, raw_graph_of, wanted
 from bench.pictures import LARGE, SMALL, write_picture
 from bench.report import write_report
-from bench.servers import Server, in_process_baseline, pipeline_baseline, vitriton
+from bench.servers import Server, in_process_baseline, pipeline_baseline, running, vitriton
 from exporter.precision import cpu_has_bf16
 from gateway.cpus import available_cpus
 from gateway.fast_pixels import DecodeMode
@@ -38,8 +38,6 @@ _SHORT_ROUNDS: Final = 5
 _NULL_SECONDS: Final = 2.5
 _HALTING_SECONDS: Final = 2.0
 _LARGE_SECONDS: Final = 1.5
-# Of a model that computes: long enough that the first and last answers count little.
-_MODEL_SECONDS: Final = 5.0
 _ONE_CLIENT_SECONDS: Final = 1.2
 MEMORY_REQUESTS: Final = 10_000
 _OPEN_LOOP_SHARE: Final = 0.5
@@ -75,13 +73,14 @@ def null_model(repository: Path, small: Path) -> dict[str, Any]:
         enter = stack.enter_context
         work = Path(enter(tempfile.TemporaryDirectory(prefix="vitriton-bench-")))
         say("starting the servers of the null model")
-        ours = enter(vitriton([NULL], repository, work))
-        servers = [
-            ours,
-            enter(in_process_baseline(graph_of(repository, NULL), cpus)),
-            enter(pipeline_baseline(1, cpus)),
-            enter(pipeline_baseline(cpus, 1)),
+        starts = [
+            vitriton([NULL], repository, work),
+            in_process_baseline(graph_of(repository, NULL), cpus),
+            pipeline_baseline(1, cpus),
+            pipeline_baseline(cpus, 1),
         ]
+        servers = enter(running(starts))
+        ours = servers[0]
         for server in servers:
             measure(server, NULL, small, closed(CONCURRENCY, 2.0))
         halting: dict[str, Any] | None = None
@@ -155,22 +154,22 @@ def real_model(
         of_one = [probe for probe in probes if probe[1].batch == 1]
         _, _, single = min(of_one, key=lambda probe: probe[0]["p50_ms"])
         work = Path(enter(tempfile.TemporaryDirectory(prefix="vitriton-bench-")))
-        servers = [enter(vitriton([model_id], repository, work))]
-        if in_depth:
-            servers.append(enter(in_process_baseline(path, available_cpus(), threads, batch)))
+        baseline = in_process_baseline(path, available_cpus(), threads, batch)
+        starts = [vitriton([model_id], repository, work), *((baseline,) if in_depth else ())]
+        servers = enter(running(starts))
         for server in servers:
-            measure(server, model_id, small, closed(CONCURRENCY, _MODEL_SECONDS / 2))
+            measure(server, model_id, small, closed(CONCURRENCY, SECONDS / 2))
         found: dict[str, Any] = {"graph_setting": {"batch": batch, "threads": threads}}
         if in_depth and can_be_awake():
             say(f"{model_id}, one client, with processors that halt")
-            found["halting"] = _one_client(single, servers[:1], model_id, small, _SHORT_ROUNDS)
+            found["halting"] = _one_client(single, servers[:1], model_id, small, ROUNDS)
         with awake():
             speeds = []
-            load = closed(CONCURRENCY, _MODEL_SECONDS)
+            load = closed(CONCURRENCY)
             rounds: dict[str, list[dict[str, Any]]] = {server.name: [] for server in servers}
             for n in range(ROUNDS):
                 say(f"{model_id}, round {n + 1} of {ROUNDS}")
-                speeds.append(best.measure(_MODEL_SECONDS)["images_per_s"])
+                speeds.append(best.measure(SECONDS)["images_per_s"])
                 for server in servers:
                     measured = measure(server, model_id, small, load)
                     rounds[server.name].append(asdict(measured))
@@ -232,7 +231,8 @@ def image_modes(repository: Path, large: Path) -> dict[str, Any]:
     with ExitStack() as stack:
         enter = stack.enter_context
         say("image modes, 4000x3000")
-        servers = {mode: enter(_gateway(mode, repository)) for mode in found}
+        starts = [_gateway(mode, repository) for mode in found]
+        servers = dict(zip(found, enter(running(starts)), strict=True))
         enter(awake())
         for _ in range(_SHORT_ROUNDS):
             for mode, server in servers.items():

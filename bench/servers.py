@@ -3,8 +3,9 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -19,6 +20,7 @@ from tests.stack import Stack, running_stack
 
 _START_TIMEOUT_S: Final = 120.0
 _STOP_TIMEOUT_S: Final = 30.0
+_PAUSE_S: Final = 0.2
 
 
 class Usage(NamedTuple):
@@ -73,6 +75,13 @@ def _kind(process: psutil.Process) -> str:
 
 
 @contextmanager
+def running(starts: Sequence[AbstractContextManager[Server]]) -> Iterator[list[Server]]:
+    """Several servers at once: most of a start is one thread's work."""
+    with ExitStack() as stack, ThreadPoolExecutor(len(starts)) as pool:
+        yield list(pool.map(stack.enter_context, starts))
+
+
+@contextmanager
 def vitriton(models: list[str], repository: Path, work: Path, **settings: str) -> Iterator[Server]:
     """`vitriton serve`, as a user starts it."""
     with running_stack(models, repository, work, GATEWAY_LOG_LEVEL="warning", **settings) as stack:
@@ -107,13 +116,15 @@ def _wait_until_up(url: str, process: "subprocess.Popen[bytes]") -> None:
     opener = build_opener(ProxyHandler({}))
     deadline = monotonic() + _START_TIMEOUT_S
     while monotonic() < deadline:
-        if process.poll() is not None:
-            raise SystemExit(f"bench: the server of {url} ended with code {process.returncode}")
         try:
             with opener.open(f"{url}/openapi.json", timeout=1):
                 return
         except (URLError, OSError):
-            continue
+            pass
+        # Not at once again: it needs the processors to start.
+        with suppress(subprocess.TimeoutExpired):
+            code = process.wait(_PAUSE_S)
+            raise SystemExit(f"bench: the server of {url} ended with code {code}")
     raise SystemExit(f"bench: no server at {url} after {_START_TIMEOUT_S:g} s")
 
 
