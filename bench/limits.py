@@ -33,7 +33,7 @@ _MAX_PIXELS: Final = 64_000_000
 _ROUNDS: Final = 7
 _FLOOR_SECONDS: Final = 1.5
 # No ratio rests on these.
-_TABLE_SECONDS: Final = 0.8
+_TABLE_SECONDS: Final = 0.5
 # The first two calls of a graph settle how it is computed.
 _SETTLING_CALLS: Final = 2
 _LEAST_CALLS: Final = 2

@@ -36,8 +36,8 @@ SECONDS: Final = 4.0
 # Short ones and more of them: the machine may change its speed from one second to the next.
 _SHORT_ROUNDS: Final = 5
 _NULL_SECONDS: Final = 2.5
-_HALTING_SECONDS: Final = 2.0
-_LARGE_SECONDS: Final = 1.5
+_HALTING_SECONDS: Final = 1.5
+_LARGE_SECONDS: Final = 1.2
 _ONE_CLIENT_SECONDS: Final = 1.2
 MEMORY_REQUESTS: Final = 10_000
 _OPEN_LOOP_SHARE: Final = 0.5
@@ -204,7 +204,7 @@ def _graph(path: Path, batch: int, threads: int, *, fused: bool) -> dict[str, li
         lone_graph(path, batch, threads, fused=fused) as full,
         lone_graph(path, 1, available_cpus(), fused=fused) as single,
     ):
-        rounds = [(full.measure(SECONDS / 2), single.measure(SECONDS / 4)) for _ in range(ROUNDS)]
+        rounds = [(full.measure(1.0), single.measure(1.0)) for _ in range(ROUNDS)]
     return {
         "images_per_s": [speed["images_per_s"] for speed, _ in rounds],
         "single_ms": [speed["p50_ms"] for _, speed in rounds],
