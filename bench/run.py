@@ -39,6 +39,7 @@ _NULL_SECONDS: Final = 2.5
 _HALTING_SECONDS: Final = 1.5
 _LARGE_SECONDS: Final = 1.2
 _ONE_CLIENT_SECONDS: Final = 1.2
+_GRAPH_SECONDS: Final = 1.0
 MEMORY_REQUESTS: Final = 10_000
 _OPEN_LOOP_SHARE: Final = 0.5
 WORK: Final = Path("bench/.work")
@@ -149,7 +150,7 @@ def real_model(
         enter = stack.enter_context
         graphs = [(setting, enter(lone_graph(raw, *setting))) for setting in _settings()]
         with awake():
-            probes = [(graph.measure(1.0), setting, graph) for setting, graph in graphs]
+            probes = [(graph.measure(_GRAPH_SECONDS), setting, graph) for setting, graph in graphs]
         _, (batch, threads), best = max(probes, key=lambda probe: probe[0]["images_per_s"])
         of_one = [probe for probe in probes if probe[1].batch == 1]
         _, _, single = min(of_one, key=lambda probe: probe[0]["p50_ms"])
@@ -204,7 +205,9 @@ def _graph(path: Path, batch: int, threads: int, *, fused: bool) -> dict[str, li
         lone_graph(path, batch, threads, fused=fused) as full,
         lone_graph(path, 1, available_cpus(), fused=fused) as single,
     ):
-        rounds = [(full.measure(1.0), single.measure(1.0)) for _ in range(ROUNDS)]
+        rounds = [
+            (full.measure(_GRAPH_SECONDS), single.measure(_GRAPH_SECONDS)) for _ in range(ROUNDS)
+        ]
     return {
         "images_per_s": [speed["images_per_s"] for speed, _ in rounds],
         "single_ms": [speed["p50_ms"] for _, speed in rounds],
