@@ -11,6 +11,7 @@ from typing import Final, Literal, NamedTuple
 import numpy as np
 
 from gateway.cache import CacheKey, LogitsCache, cache_key
+from gateway.content_coding import decode_content
 from gateway.deadlines import Deadlines
 from gateway.decode_pool import DecodePool
 from gateway.errors import DeadlineExceeded, ModelNotFound, ModelNotReady, Overloaded
@@ -29,8 +30,9 @@ from gateway.settings import Settings
 from gateway.sharing import SharedCalls
 from gateway.triton import ComputeType, LoadedModel, TritonClient
 
-# A larger body is parsed in a thread, unless it is an image as it is; below this the hop would cost
-# more. And its image takes milliseconds to decode.
+# A larger body is parsed in a thread, unless it is an image as it is, which takes milliseconds to
+# decode anyway. A compressed one is parsed there too: it may be large once it is decoded. For other
+# bodies the hop would cost more than parsing.
 _INLINE_BYTES: Final = 128 * 1024
 # Enough under way to keep two instances of a model busy while others travel.
 _MAX_CALLS: Final = 8
@@ -172,16 +174,12 @@ class ImageClassifier:
         )
 
     async def _parse(self, incoming: IncomingRequest) -> ClassificationRequest:
-        arguments = (
-            incoming.body,
-            incoming.headers.get("content-type", ""),
-            incoming.query,
-            self._settings.max_inputs,
-        )
-        if len(incoming.body) <= _INLINE_BYTES or has_image_signature(incoming.body):
-            return parse_request(*arguments)
+        is_encoded = "content-encoding" in incoming.headers
+        is_small = len(incoming.body) <= _INLINE_BYTES
+        if not is_encoded and (is_small or has_image_signature(incoming.body)):
+            return _read(incoming, self._settings)
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, parse_request, *arguments)
+        return await loop.run_in_executor(self._threads, _read, incoming, self._settings)
 
     async def _infer_all(
         self, model: LoadedModel, request: ClassificationRequest, options: Options, request_id: str
@@ -261,6 +259,12 @@ class ImageClassifier:
 
 
 def _rank(spec: ModelSpec, image: InferredImage, parameters: Parameters) -> list[Prediction]:
+def _read(incoming: IncomingRequest, settings: Settings) -> ClassificationRequest:
+    headers = incoming.headers
+    body = decode_content(incoming.body, headers.get("content-encoding"), settings.max_body_bytes)
+    return parse_request(body, headers.get("content-type", ""), incoming.query, settings.max_inputs)
+
+
     activation = parameters.function_to_apply or default_activation(
         spec.problem_type, len(spec.id2label)
     )

@@ -10,6 +10,7 @@
     ├── NoDefaultModel       404  the URL names no model and there is no default one
     ├── RequestTimeout       408  the body did not arrive in time
     ├── PayloadTooLarge      413  the body is past `GATEWAY_MAX_BODY_BYTES`
+    ├── UnsupportedContentEncoding 415  the body's `Content-Encoding` is none that is decoded
     ├── Overloaded           429  `GATEWAY_MAX_INFLIGHT` requests are being worked on
     ├── ClientClosedRequest  499  the client went away; nobody reads the answer
     ├── InferenceFailed      500  Triton took the request and failed
@@ -25,7 +26,7 @@ The message becomes the `error` of the JSON answer, so it never holds a foreign 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Final
 
 # A URL may be as long as a header; an answer stays short.
@@ -122,6 +123,22 @@ class PayloadTooLarge(GatewayError):
             f"The request body is larger than {limit_bytes} bytes, the limit here"
             " (GATEWAY_MAX_BODY_BYTES); send a smaller image"
         )
+
+
+class UnsupportedContentEncoding(GatewayError):
+    """The body's `Content-Encoding` is none that the gateway decodes."""
+
+    status = 415
+    error_type = "unsupported_content_encoding"
+
+    def __init__(self, coding: str, supported: Sequence[str]) -> None:
+        names = ", ".join(supported)
+        super().__init__(
+            f"The Content-Encoding {coding[:_ECHO_CHARS]!r} is not supported; send the body with"
+            f" one of {names}, or without"
+        )
+        # What the client may send instead (RFC 9110 §15.5.16).
+        self.headers = {"accept-encoding": names}
 
 
 class Overloaded(GatewayError):

@@ -5,30 +5,30 @@ Pure. What counts as an image is told by the bytes: clients send wrong and missi
 
 import base64
 import binascii
+import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, cast, get_args
 
 import orjson
-from python_multipart import create_form_parser
-from python_multipart.exceptions import FormParserError
 
 from gateway.errors import InvalidImage, InvalidParameters, MalformedRequest
+from gateway.forms import FormPart, is_form, parse_form
 from gateway.images import has_image_signature
+from gateway.mistakes import describe_mistake
 from gateway.postprocess import Activation, Prediction
 
 DEFAULT_TOP_K: Final = 5
 
 _PARAMETERS: Final = frozenset({"function_to_apply", "top_k"})
-# A part of a form that holds the image as base64, without a filename.
-_FILE_FIELDS: Final = frozenset({b"inputs", b"image", b"file"})
-_MAX_FORM_PARTS: Final = 16
+# A text field of a form with one of these names holds the image as base64.
+_IMAGE_FIELDS: Final = frozenset({"inputs", "image", "file"})
 
 _URL_SAFE: Final = bytes.maketrans(b"-_", b"+/")
 _WHITE_SPACE: Final = b" \t\r\n\v\f"
 _ECHO_CHARS: Final = 80
-# More would be no number of labels, and Python refuses to convert thousands.
-_MAX_DIGITS: Final = 9
+# What JSON calls a number (RFC 8259 §6), as far as it can be a number of labels.
+_NUMBER: Final = re.compile(r"\d{1,9}(\.\d{1,9})?([eE][+-]?\d{1,2})?", re.ASCII)
 
 
 class Parameters(NamedTuple):
@@ -77,17 +77,26 @@ def parse_request(
         raise InvalidImage("cannot identify image file: the request body is empty")
     if has_image_signature(body):
         return ClassificationRequest((body,), _parse_texts(query))
-    if content_type.partition(";")[0].strip().lower() == "multipart/form-data":
+    if is_form(content_type):
         return _parse_form(body, content_type, query)
     text = body.removeprefix(b"\xef\xbb\xbf").lstrip(_WHITE_SPACE)
+    mistake = describe_mistake(text)
+    if mistake is not None:
+        raise MalformedRequest(mistake)
     if text.startswith(b"{"):
         return _parse_json(text, query, max_inputs)
+    return ClassificationRequest((_image_of(body),), _parse_texts(query))
+
+
+def _image_of(content: bytes) -> bytes:
+    """The image that the bytes are, or that they are the base64 of."""
+    if has_image_signature(content):
+        return content
     try:
-        image = decode_base64(text) or body
+        return decode_base64(content.lstrip(_WHITE_SPACE)) or content
     except InvalidImage:
-        image = body
-    # Pillow knows more formats than there are signatures; it has the last word.
-    return ClassificationRequest((image,), _parse_texts(query))
+        # Pillow knows more formats than there are signatures; it has the last word.
+        return content
 
 
 def _parse_json(text: bytes, query: Mapping[str, str], max_inputs: int) -> ClassificationRequest:
@@ -129,41 +138,73 @@ def _decode_inputs(inputs: list[object], max_inputs: int) -> tuple[bytes, ...]:
 
 
 def _parse_form(body: bytes, content_type: str, query: Mapping[str, str]) -> ClassificationRequest:
-    """The first file of a form; its other fields are parameters, like those of a query."""
-    files: list[bytes] = []
-    texts: dict[str, str] = {}
+    """The one image of a form; its other fields are parameters and options.
 
-    def count() -> None:
-        if len(files) + len(texts) >= _MAX_FORM_PARTS:
-            raise MalformedRequest(f"The form has more than {_MAX_FORM_PARTS} parts")
-
-    def on_field(part: Any) -> None:
-        count()
-        name, value = part.field_name or b"", part.value or b""
-        if name in _FILE_FIELDS:
-            files.append(decode_base64(value))
-        texts[name.decode("utf-8", "replace")] = value.decode("utf-8", "replace")
-
-    def on_file(part: Any) -> None:
-        count()
-        part.file_object.seek(0)
-        files.append(part.file_object.read())
-
-    try:
-        parser = create_form_parser(
-            {"Content-Type": content_type.encode("latin-1", "replace")},
-            on_field,
-            on_file,
-            config={"MAX_MEMORY_FILE_SIZE": len(body) + 1},
+    Blank parts are left out: browsers send one for a file that nobody chose. `parameters` and
+    `options` are JSON objects, as in a JSON body. `top_k` and `function_to_apply` may be fields of
+    their own.
+    """
+    parts = [part for part in parse_form(body, content_type) if part.content.strip()]
+    images = [_image_of_part(part) for part in parts if _holds_image(part)]
+    texts = {
+        part.name: part.content.decode("utf-8", "replace")
+        for part in parts
+        if not _holds_image(part)
+    }
+    if not images:
+        raise MalformedRequest(
+            "The form has no file; send the image as a part with a filename, an image's"
+            " Content-Type or the name `file`"
         )
-        parser.write(body)
-        parser.finalize()
-    except (FormParserError, ValueError) as exc:
-        raise MalformedRequest("The body is no well-formed multipart/form-data") from exc
-    if not files:
-        raise MalformedRequest("The form has no file; send the image as a part with a filename")
-    given = texts if texts.keys() & _PARAMETERS else query
-    return ClassificationRequest((files[0],), _parse_texts(given))
+    if len(images) > 1:
+        raise MalformedRequest(
+            f"The form has {len(images)} files, and one image is the limit of a form; send several"
+            ' as JSON {"inputs": ["<base64>", …]}'
+        )
+    parameters, options = (_parse_json_field(texts, name) for name in ("parameters", "options"))
+    if parameters is not None:
+        chosen = parse_parameters(parameters)
+    else:
+        chosen = _parse_texts(texts if texts.keys() & _PARAMETERS else query)
+    return ClassificationRequest((images[0],), chosen, options or {})
+
+
+def _holds_image(part: FormPart) -> bool:
+    """Whether a part is the image; `filename` is optional in a form (RFC 7578 §4.2)."""
+    return (
+        part.has_filename
+        or part.name in _IMAGE_FIELDS
+        or part.content_type.startswith("image/")
+        or part.content_type == "application/octet-stream"
+        or has_image_signature(part.content)
+    )
+
+
+def _image_of_part(part: FormPart) -> bytes:
+    is_text = not part.has_filename and part.content_type in {"", "text/plain"}
+    if is_text and not has_image_signature(part.content):
+        return decode_base64(part.content)
+    return _image_of(part.content)
+
+
+def _parse_json_field(texts: Mapping[str, str], name: str) -> dict[str, object] | None:
+    """The JSON object in a form's field; none without the field or with null.
+
+    Raises:
+        MalformedRequest: The field is no JSON object.
+    """
+    text = texts.get(name)
+    if text is None:
+        return None
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError as exc:
+        raise MalformedRequest(f"The form's field `{name}` is not valid JSON: {exc}") from exc
+    if value is not None and not isinstance(value, dict):
+        raise MalformedRequest(
+            f"The form's field `{name}` must be a JSON object, not {_json_type(value)}"
+        )
+    return value
 
 
 def decode_base64(text: bytes) -> bytes:
@@ -216,10 +257,11 @@ def _parse_texts(query: Mapping[str, str]) -> Parameters:
     # Keys of other makers (cache busters, tracing) are nobody's mistake in a URL.
     given: dict[str, object] = {}
     for key in _PARAMETERS:
-        value = query.get(key)
-        if value is not None:
-            is_number = key == "top_k" and value.isdecimal() and len(value) <= _MAX_DIGITS
-            given[key] = int(value) if is_number else value
+        value = query.get(key, "").strip()
+        # A blank field of a form means nothing.
+        if value:
+            is_number = key == "top_k" and _NUMBER.fullmatch(value)
+            given[key] = float(value) if is_number else value
     return parse_parameters(given)
 
 
@@ -238,8 +280,9 @@ def _parse_activation(value: object) -> Activation | None:
 def _parse_top_k(value: object) -> int:
     if value is None:
         return DEFAULT_TOP_K
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
-        return value
+    # To JSON Schema 3.0 and 1e3 are integers; to Python True is one.
+    if isinstance(value, int | float) and value is not True and value >= 1 and value == value // 1:
+        return int(value)
     raise InvalidParameters(
         f"top_k must be an integer of at least 1, got {str(value)[:_ECHO_CHARS]!r}"
     )

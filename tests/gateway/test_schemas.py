@@ -2,12 +2,13 @@
 
 import base64
 import json
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, InvalidParameters, MalformedRequest
 from gateway.schemas import Parameters, decode_base64, parse_request
 
 MAX_INPUTS = 4
@@ -101,10 +102,32 @@ FILE = 'name="anything"; filename="cat.png"'
         ([(FILE, PNG)], {"top_k": "2"}, Parameters(top_k=2)),
         ([('name="top_k"', b"3"), (FILE, PNG)], {"top_k": "2"}, Parameters(top_k=3)),
         ([('name="inputs"', B64.encode())], {}, Parameters()),
-        ([(FILE, PNG), (FILE, b"second")], {}, Parameters()),
+        # Without a filename: npm's form-data, Spring, Apache HttpClient.
+        ([('name="file"', PNG)], {}, Parameters()),
+        ([('name="data"', PNG)], {}, Parameters()),
+        ([('name="data"\r\nContent-Type: image/png', PNG)], {}, Parameters()),
+        ([('name="x"\r\nContent-Type: application/octet-stream', PNG)], {}, Parameters()),
+        ([("name=\"x\"; filename*=UTF-8''k%C3%A4se.png", B64.encode())], {}, Parameters()),
+        ([(FILE, B64.encode())], {}, Parameters()),
+        # JSON, as in a JSON body.
+        (
+            [('name="parameters"', b'{"top_k": 3}'), (FILE, PNG)],
+            {"top_k": "2"},
+            Parameters(None, 3),
+        ),
+        (
+            [('name="parameters"\r\nContent-Type: application/json', b'{"top_k": 4}'), (FILE, PNG)],
+            {},
+            Parameters(None, 4),
+        ),
+        ([('name="parameters"', b"null"), (FILE, PNG)], {"top_k": "2"}, Parameters(None, 2)),
+        # Blank fields and files that nobody chose.
+        ([('name="top_k"', b""), (FILE, PNG)], {"top_k": "2"}, Parameters(None, 2)),
+        ([('name="parameters"', b" "), (FILE, PNG)], {}, Parameters()),
+        ([('name="file"; filename=""', b""), (FILE, PNG)], {}, Parameters()),
     ],
 )
-def test_form_gives_its_first_file(
+def test_form_gives_its_file(
     parts: list[tuple[str, bytes]], query: dict[str, str], parameters: Parameters
 ) -> None:
     """And its fields as parameters, which win over the query as those of JSON do."""
@@ -120,15 +143,83 @@ def test_form_gives_its_first_file(
     [
         (*form(('name="top_k"', b"3")), "no file"),
         (*form(*[(FILE, PNG)] * 17), "more than 16 parts"),
-        (form((FILE, PNG))[0], "multipart/form-data", "no well-formed"),
+        (*form((FILE, PNG), (FILE, PNG)), "2 files, and one image is the limit"),
+        (
+            *form((FILE, PNG), ('name="parameters"', b"{top_k: 3}")),
+            "`parameters` is not valid JSON",
+        ),
+        (*form((FILE, PNG), ('name="parameters"', b"[1]")), "`parameters` must be a JSON object"),
+        (*form((FILE, PNG), ('name="parameters"', b'{"k": 1}')), "unexpected parameter 'k'"),
+        (*form((FILE, PNG), ('name="options"', b"yes")), "`options` is not valid JSON"),
+        (form((FILE, PNG))[0], "multipart/form-data", "names no boundary"),
+        (form((FILE, PNG))[0], 'multipart/form-data; boundary=""', "names no boundary"),
         (form((FILE, PNG))[0][3:], "multipart/form-data; boundary=frontier", "no well-formed"),
-        (form((FILE, PNG))[0][:70], "multipart/form-data; boundary=frontier", "no file"),
+        (form((FILE, PNG))[0][:70], "multipart/form-data; boundary=frontier", "last boundary"),
+        (form((FILE, PNG))[0][:-16], "multipart/form-data; boundary=frontier", "last boundary"),
     ],
 )
 def test_form_that_is_none_is_refused(body: bytes, content_type: str, says: str) -> None:
     """With the reason."""
     with pytest.raises(GatewayError, match=says):
         parse_request(body, content_type, {}, MAX_INPUTS)
+
+
+def test_form_gives_its_options() -> None:
+    """As JSON, like those of a JSON body."""
+    body, content_type = form((FILE, PNG), ('name="options"', b'{"use_cache": false}'))
+
+    assert parse_request(body, content_type, {}, MAX_INPUTS).options == {"use_cache": False}
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (json.dumps(B64).encode(), "a JSON string; send the image's bytes, or JSON"),
+        (json.dumps([B64]).encode(), "a JSON list"),
+        (b' [{"inputs": "x"}]', "a JSON list"),
+        *[
+            (mark + json.dumps({"inputs": B64}).encode(encoding), "JSON in UTF-16 or UTF-32")
+            for encoding, mark in [
+                ("utf-16", b""),
+                ("utf-16-le", b""),
+                ("utf-16-be", b""),
+                ("utf-16-be", b"\xfe\xff"),
+                ("utf-32", b""),
+                ("utf-32-be", b""),
+            ]
+        ],
+        (b"inputs=" + B64.encode(), "form-encoded"),
+        (b"image=%2F9j%2F4AAQ", "form-encoded"),
+        (b"https://example.org/cat.jpg", "a URL"),
+        (b"demo/digits/7.png", "a file's name, not its content; with curl write an @"),
+        (b"my cat.JPEG\n", "a file's name"),
+    ],
+)
+def test_body_sent_by_mistake_is_named(body: bytes, says: str) -> None:
+    """With what to send instead."""
+    with pytest.raises(MalformedRequest, match=re.escape(says)):
+        parse_request(body, "application/json", {}, MAX_INPUTS)
+
+
+@pytest.mark.parametrize("value", [3, 3.0, 1e3, 1e30])
+def test_top_k_is_any_integer_of_json_schema(value: float) -> None:
+    """Written as a float too."""
+    body = json.dumps({"inputs": B64, "parameters": {"top_k": value}}).encode()
+
+    assert parse_request(body, "", {}, MAX_INPUTS).parameters.top_k == value
+
+
+@pytest.mark.parametrize(("text", "value"), [("3", 3), ("3.0", 3), ("1e3", 1000), ("", 5)])
+def test_top_k_of_a_query_is_the_same(text: str, value: int) -> None:
+    """A blank one is left out."""
+    assert parse_request(PNG, "", {"top_k": text}, MAX_INPUTS).parameters.top_k == value
+
+
+@pytest.mark.parametrize("text", ["2.5", "0", "0.0", "-1", "1e-1", "1e999", "nan", "٣", "3 4"])
+def test_top_k_of_a_query_that_is_no_integer_is_refused(text: str) -> None:
+    """With the value."""
+    with pytest.raises(InvalidParameters, match="top_k must be an integer"):
+        parse_request(PNG, "", {"top_k": text}, MAX_INPUTS)
 
 
 def test_list_of_inputs_is_bounded() -> None:

@@ -1,0 +1,105 @@
+"""Encoded bodies are decoded within the limit, or refused with the codings that are."""
+
+import gzip
+import tracemalloc
+import zlib
+
+import brotli
+import pytest
+from backports import zstd
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.content_coding import CONTENT_ENCODINGS, decode_content
+from gateway.errors import (
+    GatewayError,
+    MalformedRequest,
+    PayloadTooLarge,
+    UnsupportedContentEncoding,
+)
+
+LIMIT = 100_000
+
+
+def raw_deflate(data: bytes) -> bytes:
+    encoder = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return encoder.compress(data) + encoder.flush()
+
+
+ENCODERS = {
+    "gzip": gzip.compress,
+    "x-gzip": gzip.compress,
+    "deflate": zlib.compress,
+    "Deflate": raw_deflate,
+    "br": brotli.compress,
+    " ZSTD ": zstd.compress,
+}
+encoders = pytest.mark.parametrize("coding", ENCODERS)
+
+
+@encoders
+@given(data=st.binary(max_size=2000))
+def test_every_coding_gives_the_body_back(coding: str, data: bytes) -> None:
+    """In any case of letters."""
+    assert decode_content(ENCODERS[coding](data), coding, LIMIT) == data
+
+
+@encoders
+def test_limit_is_that_of_the_decoded_body(coding: str) -> None:
+    """One byte decides."""
+    assert len(decode_content(ENCODERS[coding](bytes(LIMIT)), coding, LIMIT)) == LIMIT
+    with pytest.raises(PayloadTooLarge, match=str(LIMIT)):
+        decode_content(ENCODERS[coding](bytes(LIMIT + 1)), coding, LIMIT)
+
+
+@encoders
+def test_bomb_takes_no_memory_beyond_the_limit(coding: str) -> None:
+    """Decoding stops there."""
+    bomb = ENCODERS[coding](bytes(200 * LIMIT))
+
+    tracemalloc.start()
+    with pytest.raises(PayloadTooLarge):
+        decode_content(bomb, coding, LIMIT)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert peak < 5 * LIMIT
+
+
+@encoders
+@pytest.mark.parametrize("damage", ["cut", "longer", "none at all"])
+def test_damaged_body_is_refused(coding: str, damage: str) -> None:
+    """With the coding's name."""
+    whole = ENCODERS[coding](b"an image of a cat")
+    body = {"cut": whole[:-1], "longer": whole + whole, "none at all": b"\x89PNG"}[damage]
+
+    with pytest.raises(MalformedRequest, match=coding.strip().lower()):
+        decode_content(body, coding, LIMIT)
+
+
+@pytest.mark.parametrize("coding", ["compress", "gzip, br", "aes128gcm", "x" * 1000])
+def test_other_codings_are_415(coding: str) -> None:
+    """The header tells which ones are decoded, as RFC 9110 §15.5.16 has it."""
+    with pytest.raises(UnsupportedContentEncoding) as caught:
+        decode_content(b"body", coding, LIMIT)
+
+    assert caught.value.status == 415
+    assert caught.value.headers == {"accept-encoding": ", ".join(CONTENT_ENCODINGS)}
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("coding", [None, "", "identity", "Identity"])
+def test_body_without_a_coding_stays_as_it_is(coding: str | None) -> None:
+    """Nothing is copied."""
+    body = bytes(10)
+
+    assert decode_content(body, coding, 1) is body
+
+
+@given(st.binary(max_size=500), st.sampled_from([*CONTENT_ENCODINGS, "x-gzip"]))
+def test_any_bytes_are_a_body_or_an_error_of_ours(data: bytes, coding: str) -> None:
+    """No other exception leaves."""
+    try:
+        assert len(decode_content(data, coding, LIMIT)) <= LIMIT
+    except GatewayError as exc:
+        assert exc.status in {400, 413}
