@@ -71,7 +71,10 @@ def _kind(process: psutil.Process) -> str:
         return "stub"
     if "deploy.local.cli" in argv:
         return "runner"
-    return "gateway" if "gateway" in argv else "server"
+    # The gateway's workers are its children.
+    parent = process.parent()
+    is_gateway = "gateway" in argv or (parent is not None and "gateway" in parent.cmdline())
+    return "gateway" if is_gateway else "server"
 
 
 @contextmanager

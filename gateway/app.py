@@ -17,7 +17,7 @@ from gateway.logs import log
 from gateway.metrics import Metrics
 from gateway.models import ModelDirectory
 from gateway.observed import Observed
-from gateway.process import interrupt_no_one, keep_freed_memory, spare_the_collector
+from gateway.process import interrupt_no_one, keep_freed_memory
 from gateway.rendering import render_gateway_error, render_http_error, render_unexpected_error
 from gateway.routes import ROUTES, Dispatch
 from gateway.settings import Settings
@@ -53,7 +53,6 @@ def create_app(settings: Settings) -> ASGIApp:
             classifier = ImageClassifier(settings, triton, models, metrics, deadlines)
             async with aclosing(classifier):
                 log.info("version %s, settings %s", __version__, settings)
-                spare_the_collector()
                 yield State(
                     settings=settings,
                     triton=triton,

@@ -14,16 +14,18 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.authorization import check_token
 from gateway.classifier import Classification, IncomingRequest
+from gateway.disconnect import cancelled_on_disconnect, client_closed_request
 from gateway.errors import (
     GatewayError,
+    InvalidImage,
     NoDefaultModel,
     PayloadTooLarge,
     RequestTimeout,
     UnknownTask,
 )
 from gateway.ids import new_id
+from gateway.mistakes import CURL_HINT, is_form_encoded
 from gateway.paths import Target
-from gateway.presence import EXTENSION, WhilePresent, gone
 from gateway.rendering import error_parts, send_json, unexpected_error_parts
 from gateway.schemas import render_predictions
 from gateway.settings import Settings
@@ -64,8 +66,13 @@ async def _answer(scope: Scope, receive: Receive, state: State) -> tuple[bytes, 
             request_id=scope["request_id"],
             deadline=deadline,
         )
-        with WhilePresent(scope["extensions"][EXTENSION]):
-            answer = await state["classifier"].classify(incoming)
+        try:
+            async with cancelled_on_disconnect(receive):
+                answer = await state["classifier"].classify(incoming)
+        except InvalidImage as exc:
+            if not is_form_encoded(headers.get("content-type", "")):
+                raise
+            raise InvalidImage(f"{exc}; {CURL_HINT}") from exc
     return (
         render_predictions(answer.predictions),
         _response_headers(answer, perf_counter() - start),
@@ -132,7 +139,7 @@ async def _read_body(receive: Receive, state: State, deadline: float) -> bytes:
             while more and size <= _DRAINED_BODIES * limit:
                 message = await receive()
                 if message["type"] == "http.disconnect":
-                    raise gone()
+                    raise client_closed_request()
                 chunk, more = message.get("body", b""), message.get("more_body", False)
                 size += len(chunk)
                 if size <= limit:

@@ -1,6 +1,7 @@
 """Log lines: one logger, to standard error."""
 
 import logging
+from typing import Any
 
 log = logging.getLogger("gateway")
 
@@ -12,5 +13,8 @@ def configure_logging(level: str) -> None:
     )
     # Who calls is known from the request; nobody reads threads' and processes' names.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    # uvicorn tells of its own start and stop in four lines each; `app` does in one.
-    logging.getLogger("uvicorn.error").setLevel(max(logging.WARNING, log.getEffectiveLevel()))
+
+
+def server_logging() -> dict[str, Any]:
+    """Granian's logging configuration: its warnings go where all other lines go."""
+    return {"formatters": {}, "handlers": {}, "loggers": {"_granian": {"propagate": True}}}

@@ -1,11 +1,11 @@
-"""What the process asks of malloc, of Python's collector and of the kernel's scheduler.
+"""What the process asks of malloc and of the kernel.
 
 docs/decisions/0008-what-a-request-costs.md has what each is worth.
 """
 
 import ctypes
-import gc
 import os
+import signal
 from contextlib import suppress
 from typing import Final
 
@@ -15,7 +15,8 @@ _M_MMAP_THRESHOLD: Final = -3
 # The largest that malloc takes for the second; a decoded photograph of ten megapixels is below it.
 _KEPT_BYTES: Final = 32 * 1024 * 1024
 
-_GC_THRESHOLDS: Final = (20_000, 20, 20)
+# Of Linux's <sys/prctl.h>.
+_PR_SET_PDEATHSIG: Final = 1
 
 
 def keep_freed_memory() -> None:
@@ -31,15 +32,9 @@ def keep_freed_memory() -> None:
         mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
 
 
-def spare_the_collector() -> None:
-    """Have the garbage collector pass what is here for good by, and come less often.
-
-    A request makes hundreds of objects and next to no cycles; at Python's default thresholds the
-    collector takes a twentieth of the process's time.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*_GC_THRESHOLDS)
+def end_with_parent() -> None:
+    """Have the kernel send SIGTERM to this process when its parent ends, however that ends."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def interrupt_no_one() -> None:

@@ -1,23 +1,39 @@
-"""Run the service: settings from the environment, uvicorn in front."""
+"""Run the service: settings from the environment, granian in front.
+
+The parent process holds the port and watches the workers; each worker runs `gateway.worker`.
+"""
 
 import argparse
 import math
+import multiprocessing
 import os
+import resource
 import socket
 import sys
 import tempfile
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final, NoReturn
 
-import uvicorn
-from starlette.types import ASGIApp
-from uvicorn.supervisors import Multiprocess
+from granian import Granian
+from granian.constants import HTTPModes, Interfaces, Loops
+from granian.http import HTTP1Settings
+from granian.log import LogLevels
 
-from gateway.app import create_app
-from gateway.logs import configure_logging, log
+from gateway.logs import configure_logging, log, server_logging
 from gateway.metrics import MULTIPROCESS_FOLDER
-from gateway.protocol import JsonErrorsProtocol
-from gateway.settings import InvalidSettings, load_settings
-from gateway.tokens import TokensError
+from gateway.ports import reserve_port
+from gateway.settings import InvalidSettings, Settings, load_settings
+from gateway.tokens import TokensError, TokensFile
+
+_BACKLOG: Final = 2048
+# Open files of a worker that are no connections: libraries, Triton, the log.
+_OTHER_FILES: Final = 128
+# Beyond the time of the slowest request, before a worker that is told to stop is killed.
+_STOP_MARGIN_S: Final = 5
+_CONNECT_TIMEOUT_S: Final = 1.0
+_CONNECT_PAUSE_S: Final = 0.02
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -27,50 +43,98 @@ def main(argv: Sequence[str] | None = None) -> None:
         description="Run the HTTP service alone, in front of a Triton that is running already.",
         epilog="Settings come from GATEWAY_* variables: docs/configuration.md lists them.",
     )
-    parser.add_argument("--fd", type=int, metavar="N", help="serve on this inherited, bound socket")
+    parser.add_argument(
+        "--fd", type=int, metavar="N", help="serve on the port that this inherited socket reserves"
+    )
     options = parser.parse_args(argv)
     try:
         settings = load_settings()
-        app = create_app(settings)
+        if settings.tokens_file is not None:
+            TokensFile(settings.tokens_file)
     except InvalidSettings as exc:
-        print(f"vitriton: error: {exc}", file=sys.stderr)
-        raise SystemExit(2) from exc
+        _refuse(str(exc))
     except TokensError as exc:
-        print(f"vitriton: error: GATEWAY_TOKENS_FILE: {exc}", file=sys.stderr)
-        raise SystemExit(2) from exc
+        _refuse(f"GATEWAY_TOKENS_FILE: {exc}")
     configure_logging(settings.log_level)
-    config = uvicorn.Config(
-        "gateway.server:worker_app" if settings.worker_count > 1 else app,
-        factory=settings.worker_count > 1,
-        workers=settings.worker_count,
-        host=settings.host,
-        port=settings.port,
-        loop="uvloop",
-        http=JsonErrorsProtocol,
-        ws="none",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        # No caller's address is used.
-        proxy_headers=False,
-        timeout_graceful_shutdown=math.ceil(settings.request_timeout_s),
-    )
-    # An inherited one asks the kernel what it is: uvicorn would take it for a Unix socket, whose
-    # connections are not set TCP_NODELAY, and each answer would wait 40 ms for an acknowledgement.
-    listener = config.bind_socket() if options.fd is None else socket.socket(fileno=options.fd)
-    # Not left to uvicorn's start: whoever reads the next line may connect at once.
-    listener.listen(config.backlog)
-    log.info("listening on %s", listener.getsockname())
-    if settings.worker_count == 1:
-        uvicorn.Server(config).run(sockets=[listener])
+    try:
+        reserved = (
+            reserve_port(settings.host, settings.port)
+            if options.fd is None
+            else socket.socket(fileno=options.fd)
+        )
+    except OSError as exc:
+        _refuse(
+            f"port {settings.port} on {settings.host} cannot be opened: {exc.strerror or exc};"
+            " choose another with GATEWAY_PORT and GATEWAY_HOST"
+        )
+    with reserved, _shared_metrics(settings.worker_count):
+        _serve(settings, reserved)
+
+
+def _refuse(reason: str) -> NoReturn:
+    print(f"vitriton: error: {reason}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+@contextmanager
+def _shared_metrics(workers: int) -> Iterator[None]:
+    """A folder in which several workers add up what they count; one worker needs none."""
+    if workers == 1:
+        yield
         return
     with tempfile.TemporaryDirectory(prefix="vitriton-metrics-") as folder:
         os.environ[MULTIPROCESS_FOLDER] = folder
-        Multiprocess(config, sockets=[listener]).run()
+        yield
 
 
-def worker_app() -> ASGIApp:
-    """The application of one of several processes, which start from nothing."""
-    settings = load_settings()
-    configure_logging(settings.log_level)
-    return create_app(settings)
+def _serve(settings: Settings, reserved: socket.socket) -> None:
+    host, port = reserved.getsockname()[:2]
+    # A copy of this process would have its threads' locks without its threads.
+    multiprocessing.set_start_method("spawn")
+    server = Granian(
+        "gateway.worker:worker_app",
+        host,
+        port,
+        interface=Interfaces.ASGI,
+        factory=True,
+        workers=settings.worker_count,
+        respawn_failed_workers=True,
+        workers_kill_timeout=math.ceil(settings.request_timeout_s) + _STOP_MARGIN_S,
+        # Not `auto`, which waits without a limit for the first byte to tell HTTP/2 from HTTP/1.
+        http=HTTPModes.http1,
+        websockets=False,
+        loop=Loops.uvloop,
+        backlog=_BACKLOG,
+        backpressure=_most_connections(),
+        http1_settings=HTTP1Settings(header_read_timeout=round(settings.keep_alive_s * 1000)),
+        log_level=LogLevels.warning,
+        log_dictconfig=server_logging(),
+    )
+    server.on_startup(lambda: _say_when_listening(host, port))
+    server.serve()
+
+
+def _most_connections() -> int:
+    """Connections that a worker keeps open; more of them wait in the kernel's queue."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(1, files - _OTHER_FILES)
+
+
+def _say_when_listening(host: str, port: int) -> None:
+    """Log the address as soon as a worker accepts connections, from a thread of its own."""
+
+    def wait() -> None:
+        while not _accepts(host, port):
+            pause.wait(_CONNECT_PAUSE_S)
+        log.info("listening on %s", (host, port))
+
+    pause = threading.Event()
+    threading.Thread(target=wait, daemon=True, name="listening").start()
+
+
+def _accepts(host: str, port: int) -> bool:
+    try:
+        with socket.create_connection((host, port), timeout=_CONNECT_TIMEOUT_S):
+            return True
+    except OSError:
+        return False

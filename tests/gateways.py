@@ -19,10 +19,21 @@ _LISTENING = re.compile(r"listening on \('127\.0\.0\.1', (\d+)\)")
 class RunningGateway(httpx.Client):
     """Its client, with what it has logged."""
 
-    def __init__(self, port: str, log: list[str], pid: int) -> None:
+    def __init__(self, port: str, log: list[str], process: subprocess.Popen[str]) -> None:
         super().__init__(base_url=f"http://127.0.0.1:{port}", timeout=120)
         self.log = log
-        self.pid = pid
+        self.pid = process.pid
+        self.expected_code = 0
+        self._process = process
+
+    def stop(self) -> None:
+        """Ask it to end; it finishes its requests first."""
+        self._process.terminate()
+
+    def kill(self) -> None:
+        """End its parent process at once."""
+        self.expected_code = -signal.SIGKILL
+        self._process.kill()
 
 
 @contextmanager
@@ -40,13 +51,13 @@ def gateway(triton_url: str, **settings: str) -> Iterator[RunningGateway]:
         try:
             match = next(m for m in map(_LISTENING.search, process.stderr) if m)
             reader.start()
-            with RunningGateway(match[1], log, process.pid) as client:
+            with RunningGateway(match[1], log, process) as client:
                 yield client
+                process.terminate()
+                assert process.wait(STOP_TIMEOUT_S) == client.expected_code
         finally:
             process.terminate()
-            # uvicorn finishes its requests and then ends by the signal it was sent; where it
-            # watches over several processes it ends when they have.
-            assert process.wait(STOP_TIMEOUT_S) in {-signal.SIGTERM, 0}
+            process.wait(STOP_TIMEOUT_S)
             reader.join()
 
 

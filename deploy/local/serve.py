@@ -26,6 +26,7 @@ from deploy.local.embedded_triton import EmbeddedTriton, find_embedded_triton
 from deploy.local.errors import LocalError
 from deploy.local.triton_server import TRITON_LOG, RunningTriton, running_triton
 from deploy.local.wanted_models import DEMO_FOLDER, DEMO_MODEL, ExportFailed, prepare_models
+from gateway.ports import reserve_port
 from gateway.settings import load_settings
 
 log = logging.getLogger("vitriton")
@@ -104,20 +105,14 @@ def _work_folder() -> Iterator[Path]:
 
 
 def _bind(host: str, port: int) -> socket.socket:
-    """A bound socket for the gateway, so that a port that is taken shows before any work."""
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    """A socket that keeps the gateway's port, so that a taken one shows before any work."""
     try:
-        listener.bind((host, port))
-        # Bound sockets that do not listen can share a port; clients wait here until all is up.
-        listener.listen()
+        return reserve_port(host, port)
     except OSError as exc:
-        listener.close()
         raise LocalError(
             f"port {port} on {host} cannot be opened: {exc.strerror}; choose another"
             " with --port (PORT=… with make), or 0 for a free one"
         ) from exc
-    return listener
 
 
 async def _serve(

@@ -25,6 +25,11 @@ BAD_BODIES = {
     "half a JPEG": (photo("china")[:5000], "truncated"),
     "a PNG's first bytes": (b"\x89PNG\r\n\x1a\n", "cannot identify"),
     "SVG": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "cannot identify image file"),
+    "JSON string": (json.dumps(GOOD).encode(), "JSON string"),
+    "JSON list": (json.dumps([GOOD]).encode(), "JSON list"),
+    "JSON in UTF-16": (json.dumps({"inputs": GOOD}).encode("utf-16"), "UTF-16"),
+    "form-encoded": (f"inputs={GOOD}".encode(), "form-encoded"),
+    "name of a file": (b"cat.jpg", "--data-binary @FILE"),
     "base64 rubbish": (b'{"inputs": "!!!not base64!!!"}', "base64"),
     "base64 of text": (json.dumps({"inputs": GOOD[:3]}).encode(), "cannot identify"),
     "a URL": (b'{"inputs": "https://example.org/cat.jpg"}', "URL"),
@@ -60,6 +65,18 @@ def test_bad_body_is_a_clear_400(client: httpx.Client, body: bytes, says: str) -
 
     assert says in error
     assert client.post(MODEL, content=PICTURES["png smaller"]).status_code == 200
+
+
+@pytest.mark.parametrize("picture", [PICTURES["png larger"], photo("china")], ids=["PNG", "JPEG"])
+def test_file_that_curl_sent_as_text_gets_a_hint(client: httpx.Client, picture: bytes) -> None:
+    """`curl -d @FILE` leaves line breaks and zeros out; `--data-binary` has the same type."""
+    sent = picture.translate(None, b"\r\n\0")
+    headers = {"content-type": "application/x-www-form-urlencoded"}
+
+    answer = client.post(MODEL, content=sent, headers=headers)
+
+    assert "--data-binary @FILE" in assert_error(answer, 400)
+    assert client.post(MODEL, content=picture, headers=headers).status_code == 200
 
 
 def test_query_with_a_non_integer_top_k_is_400(client: httpx.Client) -> None:

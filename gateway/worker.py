@@ -1,0 +1,26 @@
+"""The application as servers start it, with settings from the environment."""
+
+from starlette.types import ASGIApp
+
+from gateway.app import create_app
+from gateway.logs import configure_logging
+from gateway.process import end_with_parent
+from gateway.settings import load_settings
+
+
+def asgi_app() -> ASGIApp:
+    """The application for any ASGI server: `uvicorn --factory gateway.worker:asgi_app`.
+
+    Raises:
+        InvalidSettings: A setting cannot be used.
+        TokensError: The file of tokens cannot be used.
+    """
+    settings = load_settings()
+    configure_logging(settings.log_level)
+    return create_app(settings)
+
+
+def worker_app() -> ASGIApp:
+    """The application for a worker of `gateway.server`, which ends when its parent ends."""
+    end_with_parent()
+    return asgi_app()

@@ -1,0 +1,221 @@
+"""Connections as clients, proxies and strangers hold them, on a gateway of the tests' own."""
+
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+import pytest
+
+from tests.gateways import RunningGateway, gateway
+from tests.pictures import PICTURES
+from tests.stack import ROOT, STOP_TIMEOUT_S, WAIT_TIMEOUT_S, Stack, wait_until
+
+MODEL = "/models/test/vit"
+PICTURE = PICTURES["png smaller"]
+KEEP_ALIVE_S = 2
+
+
+@pytest.fixture(scope="module")
+def service(stack: Stack) -> Iterator[RunningGateway]:
+    """A gateway that closes idle connections soon."""
+    with gateway(stack.triton_grpc_url, GATEWAY_KEEP_ALIVE_S=str(KEEP_ALIVE_S)) as client:
+        yield client
+
+
+@contextmanager
+def connection(client: httpx.Client) -> Iterator[socket.socket]:
+    url = client.base_url
+    with socket.create_connection((url.host, url.port or 80), timeout=WAIT_TIMEOUT_S) as sock:
+        yield sock
+
+
+def answer_on(sock: socket.socket) -> bytes:
+    """The next answer, which has a length."""
+    received = b""
+    while b"\r\n\r\n" not in received:
+        received += read_some(sock)
+    head, _, body = received.partition(b"\r\n\r\n")
+    length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
+    while len(body) < length:
+        body += read_some(sock)
+    return head + b"\r\n\r\n" + body
+
+
+def read_some(sock: socket.socket) -> bytes:
+    received = sock.recv(65536)
+    assert received, "the connection was closed before its answer"
+    return received
+
+
+def is_closed_by_the_server(sock: socket.socket) -> bool:
+    """Waits until it is; a server that sends something instead has not closed it."""
+    return sock.recv(1) == b""
+
+
+@pytest.mark.parametrize("is_late", [False, True], ids=["with its head", "after its head"])
+@pytest.mark.parametrize("is_chunked", [False, True], ids=["by length", "chunked"])
+@pytest.mark.parametrize("token", ["h2c", "websocket", "TLS/1.2", "HTTP/3, irc/6.9"])
+def test_upgrade_that_is_not_spoken_is_ignored(
+    service: RunningGateway, token: str, is_chunked: bool, is_late: bool
+) -> None:
+    """The request is answered as if it offered none (RFC 9110 §7.8): Java's client offers h2c."""
+    length = "Transfer-Encoding: chunked" if is_chunked else f"Content-Length: {len(PICTURE)}"
+    body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(PICTURE), PICTURE) if is_chunked else PICTURE
+    head = (
+        f"POST {MODEL} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\n"
+        f"Upgrade: {token}\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n{length}\r\n\r\n"
+    ).encode()
+
+    with connection(service) as sock:
+        for _ in range(2):
+            if is_late:
+                sock.sendall(head)
+                # By then the head has been read.
+                wait_until(lambda: "gateway_inflight_requests 2.0" in service.get("/metrics").text)
+                sock.sendall(body)
+            else:
+                sock.sendall(head + body)
+            assert answer_on(sock).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"", b"POST /models/test/vit HTTP/1.1\r\nHo", b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"],
+    ids=["nothing", "half a head", "a request"],
+)
+def test_connection_without_a_whole_head_ends(service: RunningGateway, sent: bytes) -> None:
+    """After `GATEWAY_KEEP_ALIVE_S`, whether it is idle or sends a head without an end."""
+    with connection(service) as sock:
+        sock.sendall(sent)
+        if sent.endswith(b"\r\n\r\n"):
+            assert answer_on(sock).startswith(b"HTTP/1.1 200")
+
+        assert is_closed_by_the_server(sock)
+
+
+def test_idle_connection_outlives_a_load_balancers(stack: Stack) -> None:
+    """Those of the cloud close theirs after 60 s; the gateway must not be the first to."""
+    from gateway.settings import Settings
+
+    assert Settings().keep_alive_s > 60
+
+
+def test_time_without_a_head_is_not_that_of_a_request(stack: Stack) -> None:
+    """A body may take longer than a connection may be idle."""
+    keep_alive = {"GATEWAY_KEEP_ALIVE_S": "0.5", "GATEWAY_REQUEST_TIMEOUT_S": "1.5"}
+    head = f"POST {MODEL} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(PICTURE)}\r\n\r\n"
+    with gateway(stack.triton_grpc_url, **keep_alive) as client, connection(client) as sock:
+        sock.sendall(head.encode() + PICTURE[:1])
+
+        assert answer_on(sock).startswith(b"HTTP/1.1 408")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"what is this\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: many\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 2_000_000 + b"\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: x\r\n" + b"X: y\r\n" * 5_000 + b"\r\n",
+    ],
+    ids=["text", "TLS", "no length", "an endless header", "endless headers"],
+)
+def test_what_is_no_http_ends_its_own_connection_alone(
+    service: RunningGateway, sent: bytes
+) -> None:
+    """The server answers 4xx if it can, and others are served."""
+    with connection(service) as sock:
+        try:
+            sock.sendall(sent)
+            received = sock.makefile("rb").read()
+        except ConnectionError:
+            # It was closed before all was sent.
+            received = b""
+
+    assert received[:10] in {b"", b"HTTP/1.1 4"}
+    assert service.post(MODEL, content=PICTURE).status_code == 200
+
+
+def test_stop_lets_requests_end_and_says_so(stack: Stack) -> None:
+    """A request that is half sent at SIGTERM is answered, and its connection ends."""
+    head = f"POST {MODEL} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(PICTURE)}\r\n\r\n"
+    with gateway(stack.triton_grpc_url) as client, connection(client) as sock:
+        sock.sendall(head.encode() + PICTURE[:1])
+        wait_until(lambda: "gateway_inflight_requests 2.0" in client.get("/metrics").text)
+        client.stop()
+        wait_until(lambda: refuses_connections(client))
+        sock.sendall(PICTURE[1:])
+        answer = answer_on(sock)
+
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert is_closed_by_the_server(sock)
+
+
+def refuses_connections(client: httpx.Client) -> bool:
+    try:
+        with connection(client):
+            return False
+    except ConnectionRefusedError:
+        return True
+
+
+def test_workers_end_with_their_parent(stack: Stack) -> None:
+    """Killed at once, the parent can tell them nothing; the port is free again."""
+    with gateway(stack.triton_grpc_url) as client:
+        assert client.post(MODEL, content=PICTURE).status_code == 200
+        client.kill()
+        wait_until(lambda: refuses_connections(client))
+
+
+def test_port_in_use_is_refused(service: RunningGateway, stack: Stack) -> None:
+    """Two services must not share a port by accident."""
+    port = str(service.base_url.port)
+    done = subprocess.run(
+        [sys.executable, "-m", "gateway"],
+        cwd=ROOT,
+        env={"GATEWAY_PORT": port, "GATEWAY_TRITON_URL": stack.triton_grpc_url},
+        capture_output=True,
+        text=True,
+        timeout=STOP_TIMEOUT_S,
+        check=False,
+    )
+
+    assert done.returncode == 2
+    assert f"port {port} on 127.0.0.1 cannot be opened" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_any_asgi_server_runs_the_application(stack: Stack) -> None:
+    """Errors and a client that leaves included; here it is uvicorn."""
+    with uvicorn_gateway(stack.triton_grpc_url) as client:
+        assert client.post(MODEL, content=PICTURE).status_code == 200
+        assert client.post(MODEL, content=b"no image").status_code == 400
+        assert client.get("/info").status_code == 200
+        head = f"POST {MODEL} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(PICTURE)}\r\n\r\n"
+        with connection(client) as sock:
+            sock.sendall(head.encode() + PICTURE[:1])
+        wait_until(lambda: 'code="499"' in client.get("/metrics").text)
+
+
+@contextmanager
+def uvicorn_gateway(triton_url: str) -> Iterator[httpx.Client]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = "http://{}:{}".format(*listener.getsockname())
+        argv = ["uvicorn", "--factory", "gateway.worker:asgi_app", "--fd", str(listener.fileno())]
+        with subprocess.Popen(
+            [sys.executable, "-m", *argv],
+            cwd=ROOT,
+            env={"GATEWAY_TRITON_URL": triton_url},
+            pass_fds=[listener.fileno()],
+        ) as process:
+            try:
+                # The socket listens already: the first request waits for the server.
+                with httpx.Client(base_url=url, timeout=WAIT_TIMEOUT_S) as client:
+                    yield client
+            finally:
+                process.terminate()
+                process.wait(STOP_TIMEOUT_S)
