@@ -194,9 +194,10 @@ class ImageClassifier:
         try:
             return await asyncio.gather(*tasks)
         finally:
-            # The first error ends the request.
-            for task in tasks:
-                task.cancel()
+            # The first error ends the request. Its traceback holds this frame, so the tasks, which
+            # hold the error, must not be in it: that cycle would keep the images.
+            while tasks:
+                tasks.pop().cancel()
 
     async def _infer_once(
         self, model: LoadedModel, image: bytes, options: Options, request_id: str
@@ -258,13 +259,13 @@ class ImageClassifier:
         return packs
 
 
-def _rank(spec: ModelSpec, image: InferredImage, parameters: Parameters) -> list[Prediction]:
 def _read(incoming: IncomingRequest, settings: Settings) -> ClassificationRequest:
     headers = incoming.headers
     body = decode_content(incoming.body, headers.get("content-encoding"), settings.max_body_bytes)
     return parse_request(body, headers.get("content-type", ""), incoming.query, settings.max_inputs)
 
 
+def _rank(spec: ModelSpec, image: InferredImage, parameters: Parameters) -> list[Prediction]:
     activation = parameters.function_to_apply or default_activation(
         spec.problem_type, len(spec.id2label)
     )

@@ -58,8 +58,13 @@ class DecodePool:
         """
         future = self._loop.create_future()
         self._jobs.put(_Job(decode, future, is_long))
-        result: Pixels = await future
-        return result
+        try:
+            result: Pixels = await future
+            return result
+        finally:
+            # An error's traceback holds this frame. With the future, which holds the error, that
+            # would be a cycle: the image's bytes would stay until Python's collector finds it.
+            del future
 
     def _work(self, cpu: int | None) -> None:
         if cpu is not None:
@@ -68,7 +73,9 @@ class DecodePool:
             if job.is_long:
                 self._wake()
             if not job.future.done():
-                self._done.append((job.future, _run(job)))
+                self._done.append((job.future, _outcome(job.decode)))
+            # The thread would keep the image's bytes until its next job.
+            del job
             if len(self._done) >= _TOGETHER or self._jobs.empty():
                 self._wake()
 
@@ -89,10 +96,13 @@ class DecodePool:
                 future.set_exception(result)
             else:
                 future.set_result(result)
+            del future, result
 
 
-def _run(job: _Job) -> Pixels | Exception:
+def _outcome(decode: Callable[[], Pixels]) -> Pixels | Exception:
+    # Without the job: an error's traceback holds this frame, and a future that holds the error must
+    # not be in it.
     try:
-        return job.decode()
+        return decode()
     except Exception as exc:
         return exc

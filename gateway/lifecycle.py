@@ -80,7 +80,12 @@ class ModelLoader:
             raise ModelLoading(model_id, self._remaining_s(model_id))
         error = load.result()
         if error is not None:
-            raise error
+            try:
+                # Without the traceback of others who waited for the same load.
+                raise error.with_traceback(None)
+            finally:
+                # As in `gateway.decode_pool`: no cycle of an error and what holds it.
+                del error, load, done
 
     def _wait_s(self, options: Options) -> float:
         longest = self._settings.wait_for_model_max_s

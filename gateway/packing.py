@@ -48,7 +48,11 @@ class PackedCalls(Generic[T, R]):
         if not self._is_scheduled:
             self._is_scheduled = True
             loop.call_soon(self._start)
-        return await future
+        try:
+            return await future
+        finally:
+            # As in `gateway.decode_pool`: no cycle of an error and a future.
+            del future
 
     def _start(self) -> None:
         self._is_scheduled = False
@@ -72,9 +76,12 @@ class PackedCalls(Generic[T, R]):
         try:
             results = await self._call([item for item, _ in pack])
         except Exception as exc:
-            for _, future in pack:
+            # The pack must not stay in this frame, which the error's traceback holds.
+            while pack:
+                _, future = pack.pop()
                 if not future.done():
                     future.set_exception(exc)
+                del future
             return
         for (_, future), result in zip(pack, results, strict=True):
             if not future.done():

@@ -33,18 +33,25 @@ class SharedCalls(Generic[K, V]):
                 return await asyncio.shield(future), True
             except _CallerGone:
                 continue
+            finally:
+                # As in `gateway.decode_pool`: no cycle of an error and a future.
+                del future
         self._calls[key] = None
         try:
             result = await call()
         except BaseException as exc:
-            waited_for = self._calls.pop(key)
-            if waited_for is not None:
-                failed = exc if isinstance(exc, Exception) else _CallerGone()
-                waited_for.set_exception(failed)
-                # Retrieved: perhaps nobody is left to do so.
-                waited_for.exception()
+            _fail(self._calls.pop(key), exc)
             raise
         waited_for = self._calls.pop(key)
         if waited_for is not None:
             waited_for.set_result(result)
         return result, False
+
+
+def _fail(waited_for: asyncio.Future[V] | None, exc: BaseException) -> None:
+    """Raise the error of a call to all others who wait for it, if anybody does."""
+    if waited_for is None:
+        return
+    waited_for.set_exception(exc if isinstance(exc, Exception) else _CallerGone())
+    # Retrieved: perhaps nobody is left to do so.
+    waited_for.exception()

@@ -1,0 +1,57 @@
+"""An error that passes through shared work leaves no reference cycle.
+
+A cycle would hold the frames of the request, and with them its body.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+import pytest
+
+from gateway.decode_pool import DecodePool
+from gateway.packing import PackedCalls
+from gateway.pixels import Pixels
+from gateway.sharing import SharedCalls
+from tests.garbage import unreachable_objects
+
+
+async def fail_in_a_call(_: Sequence[int]) -> Sequence[int]:
+    await asyncio.sleep(0)
+    raise ZeroDivisionError
+
+
+async def through_packs() -> None:
+    calls = PackedCalls(fail_in_a_call, 4, 1)
+    await asyncio.gather(*(calls.run(item) for item in range(6)), return_exceptions=True)
+
+
+async def through_shared_calls() -> None:
+    calls: SharedCalls[str, Sequence[int]] = SharedCalls()
+    await asyncio.gather(
+        *(calls.run("key", lambda: fail_in_a_call([])) for _ in range(3)), return_exceptions=True
+    )
+
+
+def fail_to_decode() -> Pixels:
+    raise ZeroDivisionError
+
+
+async def through_the_decode_pool() -> None:
+    pool = DecodePool(1)
+    try:
+        await asyncio.gather(*(pool.run(fail_to_decode) for _ in range(3)), return_exceptions=True)
+    finally:
+        pool.close()
+
+
+@pytest.mark.parametrize("use", [through_packs, through_shared_calls, through_the_decode_pool])
+def test_error_leaves_no_cycle(use: Callable[[], Awaitable[None]]) -> None:
+    """Also where several wait for one call, and where calls have to wait."""
+
+    async def run() -> list[str]:
+        await use()
+        with unreachable_objects() as found:
+            await use()
+        return [repr(o) for o in found if isinstance(o, BaseException)]
+
+    assert asyncio.run(run()) == []
