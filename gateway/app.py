@@ -2,15 +2,15 @@
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
-from typing import Any, Final
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway import __version__
 from gateway.classifier import ImageClassifier
+from gateway.cors import Cors
 from gateway.deadlines import Deadlines
 from gateway.errors import GatewayError
 from gateway.logs import log
@@ -24,13 +24,6 @@ from gateway.settings import Settings
 from gateway.state import State
 from gateway.tokens import TokensFile
 from gateway.triton import TritonClient
-
-_EXPOSED_HEADERS: Final = (
-    *("x-compute-type", "x-compute-time", "x-compute-images", "x-total-time", "x-queue-time"),
-    *("x-inference-time", "x-sha", "x-inference-id", "x-request-id", "retry-after"),
-    "x-error-message",
-)
-_PREFLIGHT_MAX_AGE_S: Final = 86_400
 
 
 def create_app(settings: Settings) -> ASGIApp:
@@ -70,17 +63,11 @@ def create_app(settings: Settings) -> ASGIApp:
         Exception: render_unexpected_error,
     }
     app = Starlette(routes=ROUTES, lifespan=lifespan, exception_handlers=exception_handlers)
+    # `Dispatch` takes slashes off the end, so a redirect to a path with one would lead to itself.
+    app.router.redirect_slashes = False
     dispatch = Dispatch(app)
     # Outside Starlette's own stack, so that even its last-resort answer is counted and has an id.
-    cors = CORSMiddleware(
-        dispatch,
-        allow_origins=["*"],
-        allow_methods=["*"],
-        allow_headers=["*"],
-        expose_headers=_EXPOSED_HEADERS,
-        max_age=_PREFLIGHT_MAX_AGE_S,
-    )
-    return Observed(_ForBrowsers(cors, dispatch), metrics)
+    return Observed(_ForBrowsers(Cors(dispatch), dispatch), metrics)
 
 
 class _ForBrowsers:

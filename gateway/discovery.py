@@ -8,7 +8,6 @@ from starlette.responses import Response
 from gateway import __version__
 from gateway.classify import TASK
 from gateway.errors import ModelNotFound, ModelNotReady
-from gateway.metrics import CONTENT_TYPE
 from gateway.modelspec import ModelSpec
 from gateway.rendering import json_object
 from gateway.state import State
@@ -78,6 +77,11 @@ def _facts(spec: ModelSpec) -> dict[str, Any]:
     }
 
 
+async def models(request: Request[State]) -> Response:
+    """`GET /models`: the facts of every loaded model."""
+    return json_object([_facts(m.spec) for m in await request.state["models"].all_ready()])
+
+
 async def status(request: Request[State]) -> Response:
     """`GET /status/{id}`: `get_model_status` of huggingface_hub; nothing is loaded for it."""
     model_id = request.path_params["model_id"]
@@ -105,7 +109,16 @@ async def framework(request: Request[State]) -> Response:
 async def hub_model(request: Request[State]) -> Response:
     """`GET /api/models/{id}`: who serves a model, for clients with `HF_ENDPOINT` set to us."""
     model_id = request.path_params["model_id"]
-    is_ready = await _is_ready(request, model_id)
+    return json_object(_hub_facts(model_id, is_ready=await _is_ready(request, model_id)))
+
+
+async def hub_models(request: Request[State]) -> Response:
+    """`GET /api/models`: every loaded model, as the hub lists models."""
+    loaded = await request.state["models"].all_ready()
+    return json_object([_hub_facts(m.spec.model_id, is_ready=True) for m in loaded])
+
+
+def _hub_facts(model_id: str, *, is_ready: bool) -> dict[str, Any]:
     mapping = {
         "provider": "hf-inference",
         "providerId": model_id,
@@ -113,14 +126,13 @@ async def hub_model(request: Request[State]) -> Response:
         "status": "live",
         "task": TASK,
     }
-    answer = {
+    return {
         "id": model_id,
         "pipeline_tag": TASK,
         "tags": [],
         "inference": "warm" if is_ready else "cold",
         "inferenceProviderMapping": [mapping],
     }
-    return json_object(answer)
 
 
 async def _is_ready(request: Request[State], model_id: str) -> bool:
@@ -131,5 +143,9 @@ async def _is_ready(request: Request[State], model_id: str) -> bool:
 
 
 async def metrics(request: Request[State]) -> Response:
-    """`GET /metrics`: Prometheus text."""
-    return Response(request.state["metrics"].render(), media_type=CONTENT_TYPE)
+    """`GET /metrics`: Prometheus text or OpenMetrics, as `Accept` asks."""
+    accept, accept_encoding = (
+        request.headers.get(name, "") for name in ("accept", "accept-encoding")
+    )
+    body, headers = request.state["metrics"].render(accept, accept_encoding)
+    return Response(body, headers=headers)

@@ -5,6 +5,7 @@ Where several processes share the port, each counts into files of its own in the
 `PROMETHEUS_MULTIPROC_DIR` names, and whichever is asked adds them all up.
 """
 
+import gzip
 import os
 from functools import cache, partial
 from pathlib import Path
@@ -16,15 +17,12 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
-    generate_latest,
     multiprocess,
 )
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.exposition import choose_encoder, gzip_accepted
 
 Stage = Literal["decode", "infer", "postprocess"]
 CacheResult = Literal["hit", "miss", "shared"]
-
-CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
 MULTIPROCESS_FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
 """prometheus_client reads this variable when it is imported."""
@@ -114,13 +112,31 @@ class Metrics:
         """One request ends in an error of that class."""
         self._errors.labels(error_type).inc()
 
-    def render(self) -> bytes:
-        """The Prometheus text format, of all processes that share the port."""
+    def render(self, accept: str, accept_encoding: str) -> tuple[bytes, dict[str, str]]:
+        """The series of all processes that share the port, and the headers of the answer.
+
+        Args:
+            accept: The request's header: asks for Prometheus text 0.0.4, its successor or
+                OpenMetrics. Text 0.0.4 is the answer to everything else.
+            accept_encoding: The request's header; `gzip` is heeded.
+        """
+        try:
+            encode, content_type = choose_encoder(accept)
+        except (TypeError, ValueError):
+            # A version that is no number; the library compares it with one.
+            encode, content_type = choose_encoder("")
+        body = encode(self._series())
+        headers = {"content-type": content_type, "vary": "accept, accept-encoding"}
+        if not gzip_accepted(accept_encoding):
+            return body, headers
+        return gzip.compress(body), headers | {"content-encoding": "gzip"}
+
+    def _series(self) -> CollectorRegistry:
         if self._folder is None:
-            return generate_latest(self._registry)
+            return self._registry
         registry = CollectorRegistry()
         multiprocess.MultiProcessCollector(registry, self._folder)  # type: ignore[no-untyped-call]  # the library's
-        return generate_latest(registry)
+        return registry
 
 
 class _Timed:

@@ -46,9 +46,16 @@ def json_response(
     return Response(body, status, headers, media_type=_JSON)
 
 
-def json_object(content: Any) -> Response:
+def json_object(content: Any, headers: Mapping[str, str] | None = None) -> Response:
     """A 200 response of any JSON."""
-    return json_response(orjson.dumps(content))
+    return json_response(orjson.dumps(content), headers=headers)
+
+
+def json_error(
+    message: str, status: int, error_type: str, headers: Mapping[str, str] | None = None
+) -> Response:
+    """A response with the JSON object of an error."""
+    return json_response(render_error(message, error_type, _NO_EXTRA), status, headers)
 
 
 def error_parts(exc: GatewayError, metrics: Metrics) -> Parts:
@@ -89,9 +96,8 @@ def render_http_error(request: Request[State], exc: Exception) -> Response:
     error_type = exc.detail.lower().replace(" ", "_")
     request.state["metrics"].count_error(error_type)
     message = f"{exc.detail}: {request.method} {request.url.path}"
-    body = render_error(message[:_MESSAGE_CHARS], error_type, _NO_EXTRA)
     headers = {"allow": _methods_of(request)} if exc.status_code == 405 else exc.headers
-    return json_response(body, exc.status_code, headers)
+    return json_error(message[:_MESSAGE_CHARS], exc.status_code, error_type, headers)
 
 
 def _methods_of(request: Request[State]) -> str:

@@ -55,9 +55,11 @@ ROUTES: Final = [
     Route("/models/{model_id:path}/health", discovery.model_health),
     Route("/models/{model_id:path}/info", authorized(discovery.model_info)),
     Route("/models/{model_id:path}", authorized(discovery.model_info)),
+    Route("/models", authorized(discovery.models)),
     Route("/info", authorized(discovery.info)),
     Route("/status/{model_id:path}", authorized(discovery.status)),
     Route("/framework/{framework}", authorized(discovery.framework)),
+    Route("/api/models", authorized(discovery.hub_models)),
     # Open as on the hub: the newest clients ask it without the token they were given.
     Route("/api/models/{model_id:path}", discovery.hub_model),
     # Open to probes, to Prometheus and to readers.

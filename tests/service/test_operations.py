@@ -1,6 +1,7 @@
 """Health, metrics, info and request ids of a running stack."""
 
 import httpx
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.pictures import PICTURES
@@ -58,6 +59,46 @@ def test_metrics_count_requests_images_and_errors(client: httpx.Client) -> None:
     assert grown["gateway_stage_duration_seconds_count[('stage', 'decode')]"] == 2
     # The request that reads the metrics is itself in flight.
     assert after["gateway_inflight_requests[]"] == 1
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        (None, "text/plain; version=0.0.4"),
+        ("*/*", "text/plain; version=0.0.4"),
+        ("text/plain;version=0.0.4;q=0.5,*/*;q=0.1", "text/plain; version=0.0.4"),
+        ("text/plain;version=one", "text/plain; version=0.0.4"),
+        ("\xff\xfe", "text/plain; version=0.0.4"),
+        ("application/openmetrics-text;version=1.0.0", "application/openmetrics-text; version=1."),
+        # What Prometheus 3 sends.
+        (
+            "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,"
+            "text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,*/*;q=0.1",
+            "application/openmetrics-text; version=1.",
+        ),
+    ],
+)
+def test_metrics_come_in_the_format_that_is_asked_for(
+    client: httpx.Client, accept: str | None, content_type: str
+) -> None:
+    """Text 0.0.4 where no other is; some collectors read nothing else."""
+    del client.headers["accept"]
+    headers = [] if accept is None else [(b"accept", accept.encode("latin-1"))]
+    answer = client.get("/metrics", headers=headers)
+
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith(content_type)
+    assert answer.text.endswith("# EOF\n") == content_type.startswith("application/openmetrics")
+    assert "gateway_inflight_requests 1.0" in answer.text
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "identity"])
+def test_metrics_are_compressed_for_those_who_ask(client: httpx.Client, encoding: str) -> None:
+    """Prometheus does."""
+    answer = client.get("/metrics", headers={"accept-encoding": encoding})
+
+    assert answer.headers.get("content-encoding", "identity") == encoding
+    assert "gateway_inflight_requests 1.0" in answer.text
 
 
 def test_request_id_is_the_callers_or_a_new_one(client: httpx.Client) -> None:

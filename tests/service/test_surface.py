@@ -1,13 +1,17 @@
 """Every URL, header and body form that clients of the hosted API use."""
 
 import base64
+import gzip
 import json
 import re
 import socket
+import zlib
 from typing import Any
 
+import brotli
 import httpx
 import pytest
+from backports import zstd
 
 from tests.pictures import PICTURES, encode, gradient, photo, rotated
 from tests.service.test_errors import assert_error
@@ -129,6 +133,64 @@ def test_browser_may_call_from_anywhere(client: httpx.Client, path: str) -> None
     assert {"x-compute-type", "x-compute-time", "x-request-id"} <= set(exposed)
 
 
+@pytest.mark.parametrize("path", ["/models/test/vit", "/health", "/nowhere"])
+@pytest.mark.parametrize(
+    ("asked", "status"),
+    [
+        ({"access-control-request-private-network": "true"}, 200),
+        ({"access-control-request-method": "BREW"}, 400),
+    ],
+)
+def test_preflight_is_answered_in_json(
+    client: httpx.Client, path: str, asked: dict[str, str], status: int
+) -> None:
+    """That for a private network is allowed: a page may call a gateway near its reader."""
+    preflight = {"origin": "https://example.org", "access-control-request-method": "POST"}
+    answer = client.options(path, headers=preflight | asked)
+
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/json"
+    if status == 200:
+        assert answer.headers["access-control-allow-private-network"] == "true"
+    else:
+        assert_error(answer, 400)
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+@pytest.mark.parametrize(
+    ("path", "statuses"),
+    [
+        ("/models", {"GET": 200, "POST": 405}),
+        ("/hf-inference/models", {"GET": 200, "POST": 405}),
+        ("/api/models", {"GET": 200, "POST": 405}),
+        ("/status", {"GET": 404, "POST": 404}),
+        ("/framework", {"GET": 404, "POST": 404}),
+        ("/docs/nothing", {"GET": 404, "POST": 405}),
+    ],
+)
+def test_path_without_a_model_is_no_redirect(
+    client: httpx.Client, path: str, statuses: dict[str, int], slash: str
+) -> None:
+    """A list of models, or an error in JSON."""
+    for method, status in statuses.items():
+        answer = client.request(method, path + slash, content=PICTURE if method == "POST" else None)
+        assert answer.status_code == status
+        assert answer.headers["content-type"] == "application/json"
+        if status != 200:
+            assert_error(answer, status)
+
+
+def test_lists_of_models_name_the_loaded_ones(client: httpx.Client) -> None:
+    """As `/info` has them, and as the hub does."""
+    facts = client.get("/info").json()["models"]
+    ids = [model["model_id"] for model in facts]
+
+    assert client.get("/models").json() == facts
+    listed = client.get("/api/models?search=vit&limit=5").json()
+    assert [model["id"] for model in listed] == ids
+    assert listed[0] == client.get(f"/api/models/{ids[0]}").json()
+
+
 def test_list_of_inputs_gives_a_list_of_answers(client: httpx.Client) -> None:
     """In the same order; of one image and of none too."""
     pictures = [PICTURES["bmp"], PICTURES["gif"], PICTURES["bmp"]]
@@ -144,14 +206,57 @@ def test_list_of_inputs_gives_a_list_of_answers(client: httpx.Client) -> None:
     assert "GATEWAY_MAX_INPUTS" in assert_error(many, 400)
 
 
-def test_form_is_classified(client: httpx.Client) -> None:
-    """Its first file, with its fields as parameters."""
+@pytest.mark.parametrize(
+    ("file", "data"),
+    [
+        (("cat.png", PICTURE), {"top_k": "2"}),
+        ((None, PICTURE), {"top_k": "2"}),
+        ((None, PICTURE, "image/png"), {"parameters": '{"top_k": 2}', "top_k": ""}),
+        ((None, base64.b64encode(PICTURE)), {"parameters": '{"top_k": 2.0}', "options": "{}"}),
+    ],
+)
+@pytest.mark.parametrize("name", ["image", "file"])
+def test_form_is_classified(
+    client: httpx.Client, name: str, file: tuple[Any, ...], data: dict[str, str]
+) -> None:
+    """Its file, with a filename or without, and its fields as parameters."""
     raw = client.post("/models/test/vit", content=PICTURE, params={"top_k": 2})
-    form = client.post(
-        "/models/test/vit", files={"image": ("cat.png", PICTURE)}, data={"top_k": "2"}
-    )
+    form = client.post("/models/test/vit", files={name: file}, data=data)
 
+    assert form.status_code == 200
     assert form.content == raw.content
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd"])
+def test_encoded_body_is_decoded(client: httpx.Client, coding: str) -> None:
+    """An image as it is, or JSON."""
+    encode = {
+        "gzip": gzip.compress,
+        "deflate": zlib.compress,
+        "br": brotli.compress,
+        "zstd": zstd.compress,
+    }[coding]
+    headers = {"content-encoding": coding}
+    plain = client.post("/models/test/vit", content=PICTURE)
+    document = json.dumps({"inputs": base64.b64encode(PICTURE).decode()}).encode()
+
+    for body in (PICTURE, document):
+        answer = client.post("/models/test/vit", content=encode(body), headers=headers)
+        assert answer.content == plain.content
+
+
+def test_encoded_body_that_is_refused(client: httpx.Client) -> None:
+    """Past the limit once decoded, damaged, or in a coding that is not decoded."""
+
+    def error(coding: str, body: bytes, status: int) -> httpx.Response:
+        answer = client.post("/models/test/vit", content=body, headers={"content-encoding": coding})
+        assert_error(answer, status)
+        return answer
+
+    bomb = gzip.compress(bytes(100_000_000))
+    assert "GATEWAY_MAX_BODY_BYTES" in error("gzip", bomb, 413).text
+    error("gzip", PICTURE, 400)
+    assert error("compress", PICTURE, 415).headers["accept-encoding"] == "gzip, deflate, br, zstd"
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -222,15 +327,3 @@ def test_client_that_leaves_while_its_model_loads_leaves_nothing_behind(
 
     assert 'code="499"' in client.get("/metrics").text
     assert triton_counts(stack, "test--vit")[0] == before
-
-
-def test_what_is_no_http_gets_json_too(client: httpx.Client) -> None:
-    """The server's own refusal has the API's shape."""
-    url = client.base_url
-    with socket.create_connection((url.host, url.port or 80), timeout=WAIT_TIMEOUT_S) as sock:
-        sock.sendall(b"what is this\r\n\r\n")
-        head, _, body = sock.makefile("rb").read().partition(b"\r\n\r\n")
-
-    assert head.startswith(b"HTTP/1.1 400")
-    assert b"content-type: application/json" in head
-    assert json.loads(body)["error"]
