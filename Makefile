@@ -14,7 +14,7 @@ JS_CLIENTS := tests/clients/node_modules/.installed
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test test-families families-table test-clients test-gateway-alone check lint format types layers generate fresh lock bench bench-gpu bench-first-answer bench-export clean
+.PHONY: help install serve test test-families families-table test-clients test-gateway-alone check lint format types layers generate fresh lock swagger-ui bench bench-gpu bench-first-answer bench-export clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -103,6 +103,14 @@ lock: ## Write constraints.txt anew from the newest versions that fit
 	{ sed '/^[^#]/,$$d' constraints.txt; $(VENV).lock/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; } > constraints.new
 	mv constraints.new constraints.txt
 	rm -rf $(VENV).lock
+
+swagger-ui: ## Take the newest Swagger UI into gateway/swagger_ui
+	work=$$(mktemp -d) && trap "rm -rf $$work" EXIT && \
+		npm pack swagger-ui-dist --silent --pack-destination $$work && tar -xzf $$work/*.tgz -C $$work && \
+		cd $$work/package && cp swagger-ui.css swagger-ui-bundle.js swagger-ui-bundle.js.LICENSE.txt \
+			LICENSE NOTICE $(CURDIR)/gateway/swagger_ui/ && \
+		version=$$(sed -n 's/.*"version": "\(.*\)".*/\1/p' package.json) && \
+		sed -i "1s/.*/# Swagger UI $$version/" $(CURDIR)/gateway/swagger_ui/README.md
 
 $(DEMO): $(INSTALLED)
 	$(BIN)/vitriton export vitriton/vit-digits

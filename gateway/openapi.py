@@ -2,13 +2,13 @@
 
 import inspect
 from functools import cache
+from pathlib import Path
 from typing import Any, Final
 
 import orjson
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, Response
-from swagger_ui_bundle import swagger_ui_path
+from starlette.responses import FileResponse, Response
 
 from gateway import __version__, errors
 from gateway.errors import GatewayError
@@ -17,23 +17,13 @@ from gateway.state import State
 
 Json = dict[str, Any]
 
-_ASSETS: Final = frozenset({"swagger-ui.css", "swagger-ui-bundle.js"})
-_PAGE: Final = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Vitriton API</title>
-<link rel="icon" href="data:,">
-<link rel="stylesheet" href="/docs/swagger-ui.css">
-</head>
-<body>
-<div id="api"></div>
-<script src="/docs/swagger-ui-bundle.js"></script>
-<script>SwaggerUIBundle({url: "/openapi.json", dom_id: "#api"})</script>
-</body>
-</html>
-"""
+_SWAGGER_UI: Final = Path(__file__).parent / "swagger_ui"
+_ASSETS: Final = frozenset({"swagger-ui.css", "swagger-ui-bundle.js", "start.js"})
+# The page runs no script but its own files, and asks no other host. Swagger UI styles elements.
+_PAGE_HEADERS: Final = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; connect-src 'self';"
+    " style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; frame-ancestors 'none'"
+}
 
 _NAME: Final[Json] = {"type": "string", "minLength": 1}
 _PREDICTIONS: Final[Json] = {
@@ -182,6 +172,11 @@ def _document() -> bytes:
         ("/api/models/{model_id}", "Who serves a model, as the hub says it", ["model_id"]),
     ):
         paths[path] = {"get": _get(summary, names) | _OPEN}
+    for path, summary in (
+        ("/models", "Facts of the loaded models"),
+        ("/api/models", "The loaded models, as the hub lists models"),
+    ):
+        paths[path] = {"get": _get(summary, [], answer="array")}
     paths["/framework/{framework}"] = {
         "get": _get("Loaded models of a framework", ["framework"], answer="array")
     }
@@ -263,13 +258,13 @@ async def openapi(_: Request[State]) -> Response:
 
 
 async def docs(_: Request[State]) -> Response:
-    """`GET /docs`: Swagger UI, from the package; no browser fetches anything from elsewhere."""
-    return HTMLResponse(_PAGE)
+    """`GET /docs`: Swagger UI, vendored; no browser fetches anything from elsewhere."""
+    return FileResponse(_SWAGGER_UI / "index.html", headers=_PAGE_HEADERS)
 
 
 async def docs_asset(request: Request[State]) -> Response:
-    """`GET /docs/{asset}`: the two files that the page needs."""
+    """`GET /docs/{asset}`: the files that the page needs."""
     asset = request.path_params["asset"]
     if asset not in _ASSETS:
         raise HTTPException(404)
-    return FileResponse(f"{swagger_ui_path}/{asset}")
+    return FileResponse(_SWAGGER_UI / asset)
