@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
+from gateway.settings import Settings
 from tests.gateways import RunningGateway, gateway
 from tests.pictures import PICTURES
 from tests.stack import ROOT, STOP_TIMEOUT_S, WAIT_TIMEOUT_S, Stack, wait_until
@@ -96,15 +97,13 @@ def test_connection_without_a_whole_head_ends(service: RunningGateway, sent: byt
         assert is_closed_by_the_server(sock)
 
 
-def test_idle_connection_outlives_a_load_balancers(stack: Stack) -> None:
-    """Those of the cloud close theirs after 60 s; the gateway must not be the first to."""
-    from gateway.settings import Settings
-
+def test_idle_connection_outlives_that_of_a_load_balancer() -> None:
+    """Most close theirs after 60 s; a server that closes first loses the request on its way."""
     assert Settings().keep_alive_s > 60
 
 
-def test_time_without_a_head_is_not_that_of_a_request(stack: Stack) -> None:
-    """A body may take longer than a connection may be idle."""
+def test_body_may_take_longer_than_a_connection_may_be_idle(stack: Stack) -> None:
+    """`GATEWAY_REQUEST_TIMEOUT_S` bounds it, and the answer is 408."""
     keep_alive = {"GATEWAY_KEEP_ALIVE_S": "0.5", "GATEWAY_REQUEST_TIMEOUT_S": "1.5"}
     head = f"POST {MODEL} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(PICTURE)}\r\n\r\n"
     with gateway(stack.triton_grpc_url, **keep_alive) as client, connection(client) as sock:
