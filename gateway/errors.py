@@ -29,6 +29,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Final
 
+DAMAGED: Final = "image file is truncated or damaged"
+
 # A URL may be as long as a header; an answer stays short.
 _ECHO_CHARS: Final = 200
 

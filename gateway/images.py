@@ -5,13 +5,14 @@ What is refused, and what turns the picture, is Pillow's word in every image mod
 """
 
 import io
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from gateway.errors import InvalidImage
-from gateway.fast_pixels import DecodeMode, decode_jpeg, fast_fit, read_jpeg_header
+from gateway.errors import DAMAGED, InvalidImage
+from gateway.fast_pixels import DecodeMode, fast_fit, shrink_on_decoding
+from gateway.file_checks import CheckedFile, check_file
 from gateway.modelspec import Preprocessing
 from gateway.pixels import Pixels, fit, resized
 
@@ -22,8 +23,6 @@ FORMATS: Final = (
     *("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000"),
     *("PNG", "PPM", "TIFF", "WEBP"),
 )
-# Pillow decodes these in Python, seconds for a few megabytes.
-_SLOW_CODECS: Final = frozenset({"ppm_plain", "bmp_rle"})
 _ORDINARY_ASPECT_RATIO: Final = 20
 _TIFF_TILE_SIZE: Final = (322, 323)
 
@@ -57,26 +56,42 @@ def decode(
     Raises:
         InvalidImage: The bytes are no image, a damaged one, or one past the limit.
     """
+    decoded = _decode(check_file(data, max_image_pixels), preprocessing, max_image_pixels, mode)
     if mode == "reference":
-        upright = _open_upright(data, preprocessing, max_image_pixels)
-        return np.ascontiguousarray(fit(upright.convert(preprocessing.color), preprocessing))
-    header = read_jpeg_header(data)
-    if header is not None:
-        _check_size(header.upright_size, preprocessing, max_image_pixels)
-        pixels = decode_jpeg(data, header, preprocessing, mode)
-        if pixels is not None:
-            return fast_fit(pixels, header.upright_size, preprocessing, header.orientation)
-    upright = _open_upright(data, preprocessing, max_image_pixels)
-    return fast_fit(np.asarray(upright), upright.size, preprocessing)
+        image = decoded.image.convert(preprocessing.color)
+        return np.ascontiguousarray(fit(image, preprocessing))
+    return fast_fit(decoded.image, decoded.stored_size, preprocessing, decoded.orientation)
 
 
-def _open_upright(data: bytes, preprocessing: Preprocessing, max_image_pixels: int) -> Image.Image:
-    """The image in RGB, by way of which transformers' pipeline goes also where it takes grey."""
+class _Decoded(NamedTuple):
+    image: Image.Image
+    """In RGB, by way of which transformers' pipeline goes also where it takes grey."""
+    stored_size: tuple[int, int]
+    """Width and height of the whole image, as stored; `image` may be scaled down."""
+    orientation: int
+    """How to turn `image`, EXIF's 1 to 8."""
+
+
+def _decode(
+    file: CheckedFile, preprocessing: Preprocessing, max_image_pixels: int, mode: DecodeMode
+) -> _Decoded:
+    """Decode with Pillow, and turn the image in mode `reference` alone."""
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(file.data), formats=FORMATS) as image:
             _check_codec(image, max_image_pixels)
-            _check_size(image.size, preprocessing, max_image_pixels)
-            return ImageOps.exif_transpose(image).convert("RGB")
+            size = image.size
+            _check_size(size, preprocessing, max_image_pixels)
+            if file.jpeg is not None:
+                # All at once: an arithmetic decoder cannot wait for more.
+                image.decodermaxblock = len(file.data)
+            if mode == "reference":
+                return _Decoded(ImageOps.exif_transpose(image).convert("RGB"), size, 1)
+            if mode == "scaled" and file.jpeg is not None and file.jpeg.is_scalable:
+                shrink_on_decoding(image, preprocessing)
+            image.load()
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+            rgb = image if image.mode == "RGB" else image.convert("RGB")
+            return _Decoded(rgb, size, orientation)
     except InvalidImage:
         raise
     except Image.DecompressionBombError as exc:
@@ -88,13 +103,13 @@ def _open_upright(data: bytes, preprocessing: Preprocessing, max_image_pixels: i
         raise InvalidImage("cannot identify image file") from exc
     # Pillow's plug-ins raise OSError, SyntaxError, ValueError, struct.error and more for bad files.
     except Exception as exc:
-        raise InvalidImage("image file is truncated or damaged") from exc
+        raise InvalidImage(DAMAGED) from exc
 
 
 def _check_codec(image: Image.Image, max_image_pixels: int) -> None:
     """Refuse what would cost far more than the image's size tells."""
-    codecs = {tile[0] for tile in getattr(image, "tile", [])}
-    if codecs & _SLOW_CODECS:
+    # Pillow decodes these in Python, seconds for a few megabytes.
+    if any(tile[0] in Image.DECODERS for tile in getattr(image, "tile", [])):
         raise InvalidImage(
             f"{image.format} in this compression is not supported; send a JPEG or PNG"
         )

@@ -55,7 +55,9 @@ def test_noise_is_within_the_bound_of_pillow_by_rows_then_columns(
     kernel = FILTERS[resample]
     narrowed = Image.fromarray(noise).resize((target[1], size[0]), kernel)
 
-    got = fast_fit(noise, (size[1], size[0]), steps(resize=resize, resample=resample))
+    got = fast_fit(
+        Image.fromarray(noise), (size[1], size[0]), steps(resize=resize, resample=resample)
+    )
 
     wanted = np.asarray(narrowed.resize((target[1], target[0]), kernel))
     assert np.abs(wanted.astype(int) - got).max() <= NOISE_BOUND

@@ -27,7 +27,7 @@ def preprocessing(**fields: object) -> Preprocessing:
 
 @given(
     st.binary(max_size=200),
-    st.sampled_from(["", "png", "jpeg", "gif", "riff", "tiff"]),
+    st.sampled_from(["", "png", "jpeg", "gif", "riff", "tiff", "bigtiff", "avif", "pnm"]),
     st.sampled_from(get_args(DecodeMode)),
 )
 def test_any_bytes_are_pixels_or_invalid(data: bytes, kind: str, mode: DecodeMode) -> None:
@@ -39,6 +39,9 @@ def test_any_bytes_are_pixels_or_invalid(data: bytes, kind: str, mode: DecodeMod
         "gif": b"GIF89a",
         "riff": b"RIFF\x10\x00\x00\x00WEBP",
         "tiff": b"II*\x00",
+        "bigtiff": b"MM\x00+\x00\x08\x00\x00",
+        "avif": encode(gradient(5, 4), "AVIF")[:200],
+        "pnm": b"P6\n",
     }
     try:
         pixels = decode(beginnings[kind] + data, preprocessing(), LIMIT, mode)

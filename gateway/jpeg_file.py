@@ -1,0 +1,172 @@
+"""Read from a JPEG, without decoding it, what decides whether and how it is decoded.
+
+Pure. The markers are found as libjpeg and Pillow find them (ISO/IEC 10918-1, annex B), at a cost
+linear in the file's size.
+"""
+
+import re
+import struct
+from typing import Final, NamedTuple
+
+from gateway.errors import DAMAGED, InvalidImage
+
+_MARKER: Final = re.compile(rb"\xff([^\x00\xff])")
+# Stuffed zeros and restart markers belong to a scan's own data.
+_MARKER_AFTER_SCAN: Final = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
+_HUFFMAN_FRAMES: Final = frozenset({0xC0, 0xC1, 0xC2})
+_PROGRESSIVE_FRAMES: Final = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
+_FIRST_KNOWN: Final = 0xC0
+# Between the frames' markers are DHT, JPG and DAC.
+_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_HIERARCHICAL_FRAMES: Final = frozenset({0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF})
+# DHP and EXP, which hierarchical JPEGs alone have; JPG and JPG0 to JPG13. libjpeg takes none.
+_HIERARCHICAL_SEGMENTS: Final = frozenset({0xDE, 0xDF})
+_NEVER_DECODED: Final = frozenset({0xC8, *range(0xF0, 0xFE)})
+_WITHOUT_LENGTH: Final = frozenset({0x01, *range(0xD0, 0xDA)})
+_END_OF_IMAGE: Final = 0xD9
+_START_OF_SCAN: Final = 0xDA
+_LENGTH: Final = struct.Struct(">H")
+_FRAME: Final = struct.Struct(">BHHB")
+
+# An honest file has about ten, and one for each 64 KiB of metadata. Pillow reads them in Python.
+_MAX_SEGMENTS: Final = 4_000
+# Pillow looks at each of them in Python.
+_MAX_STRAY_BYTES: Final = 65_536
+# Encoders write 10 for colour and 18 for CMYK, optimisers a few more; each is work on all pixels.
+_MAX_SCANS: Final = 100
+_SCANS_OF_LARGEST: Final = 20
+
+
+class JpegFrame(NamedTuple):
+    """What a frame header says (ISO/IEC 10918-1 B.2.2)."""
+
+    kind: int
+    """Second byte of its marker, 0xC0 to 0xCF."""
+    precision: int
+    """Bits of a sample."""
+    height: int
+    width: int
+    components: int
+
+    @property
+    def is_scalable(self) -> bool:
+        """Whether a decoder can be trusted to decode it to fewer pixels.
+
+        Lossless frames, for one, have no scales; libjpeg-turbo ignored that until 3.1.4 and wrote
+        all pixels into a buffer for fewer.
+        """
+        return self.kind in _HUFFMAN_FRAMES and self.precision == 8 and self.components in {1, 3}
+
+
+class _Head(NamedTuple):
+    """What stands before a JPEG's first scan."""
+
+    frame: JpegFrame
+    first_scan: int
+    """Where the first scan's header starts, after its marker."""
+    segments: int
+
+
+def check_jpeg(data: bytes, max_image_pixels: int) -> JpegFrame | None:
+    """Refuse a JPEG that costs far more to decode than its pixels tell, or that is none of ours.
+
+    Args:
+        data: A file that begins as a JPEG.
+        max_image_pixels: Pixels of the largest image; the larger an image, the fewer scans it has.
+
+    Returns:
+        Its frame; none where the file is too damaged to have one, which the decoder will find too.
+
+    Raises:
+        InvalidImage: It has too many segments, stray bytes or scans, or is of a kind that is not
+            decoded.
+    """
+    head = _read_head(data)
+    if head is None:
+        return None
+    _refuse_unsupported(head.frame)
+    pixels = max(1, head.frame.width * head.frame.height)
+    limit = min(_MAX_SCANS, max(_SCANS_OF_LARGEST, _SCANS_OF_LARGEST * max_image_pixels // pixels))
+    if _has_many_scans(data, head) and _count_scans(data, head, limit) > limit:
+        raise InvalidImage(
+            f"The JPEG has more than {limit} scans, the limit for its size; save it as a baseline"
+            " JPEG"
+        )
+    return head.frame
+
+
+def _read_head(data: bytes) -> _Head | None:
+    frame, at, stray, segments = None, 2, 0, 0
+    while found := _MARKER.search(data, at, at + _MAX_STRAY_BYTES + 2):
+        kind, start = data[found.end() - 1], found.end()
+        stray += found.start() - at
+        segments += 1
+        _refuse_many_segments(segments, stray)
+        if kind in _WITHOUT_LENGTH:
+            at = start
+            continue
+        if kind < _FIRST_KNOWN or start + _LENGTH.size + _FRAME.size > len(data):
+            return None
+        if kind in _HIERARCHICAL_SEGMENTS:
+            raise _unsupported("Hierarchical JPEG")
+        if kind in _NEVER_DECODED or (kind in _FRAMES and frame is not None):
+            raise InvalidImage(DAMAGED)
+        if kind in _FRAMES:
+            frame = JpegFrame(kind, *_FRAME.unpack_from(data, start + _LENGTH.size))
+        if kind == _START_OF_SCAN:
+            return None if frame is None else _Head(frame, start, segments)
+        at = start + _LENGTH.unpack_from(data, start)[0]
+    if len(data) - at > _MAX_STRAY_BYTES:
+        _refuse_many_segments(segments, len(data) - at)
+    return None
+
+
+def _refuse_many_segments(segments: int, stray: int) -> None:
+    if segments > _MAX_SEGMENTS:
+        raise InvalidImage(
+            f"The JPEG has more than {_MAX_SEGMENTS} segments; save it again without metadata"
+        )
+    if stray > _MAX_STRAY_BYTES:
+        raise InvalidImage(
+            f"The JPEG has more than {_MAX_STRAY_BYTES} bytes that belong to no segment; save it"
+            " again"
+        )
+
+
+def _refuse_unsupported(frame: JpegFrame) -> None:
+    if frame.precision != 8:
+        raise _unsupported(f"JPEG with {frame.precision} bits a sample")
+    if frame.components not in {1, 3, 4}:
+        raise _unsupported(f"JPEG with {frame.components} components")
+    if frame.kind in _HIERARCHICAL_FRAMES:
+        raise _unsupported("Hierarchical JPEG")
+
+
+def _unsupported(kind: str) -> InvalidImage:
+    return InvalidImage(f"{kind} is not supported; send a baseline JPEG or a PNG")
+
+
+def _has_many_scans(data: bytes, head: _Head) -> bool:
+    """Whether the decoder looks for a second scan at all: not where the first has everything."""
+    at = head.first_scan + _LENGTH.size
+    return head.frame.kind in _PROGRESSIVE_FRAMES or data[at : at + 1] != bytes(
+        [head.frame.components]
+    )
+
+
+def _count_scans(data: bytes, head: _Head, limit: int) -> int:
+    """Scans up to the end of the image, or one more than `limit` where there are more."""
+    scans, segments = 1, head.segments
+    at = head.first_scan + _LENGTH.unpack_from(data, head.first_scan)[0]
+    while scans <= limit and (found := _MARKER_AFTER_SCAN.search(data, at)):
+        kind, at = data[found.end() - 1], found.end()
+        segments += 1
+        _refuse_many_segments(segments, 0)
+        if kind == _END_OF_IMAGE:
+            break
+        if kind == _START_OF_SCAN:
+            scans += 1
+        # The decoder reads no length after any other marker.
+        if kind >= _FIRST_KNOWN and kind not in _WITHOUT_LENGTH and at + 2 <= len(data):
+            at += _LENGTH.unpack_from(data, at)[0]
+    return scans

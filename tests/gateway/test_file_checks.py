@@ -1,0 +1,208 @@
+"""Files that cost far more than their pixels tell are refused before they are decoded."""
+
+import io
+import struct
+import tracemalloc
+import zlib
+from typing import get_args
+
+import numpy as np
+import pytest
+from PIL import Image, PngImagePlugin
+
+from gateway.errors import InvalidImage
+from gateway.fast_pixels import DecodeMode
+from gateway.file_checks import check_file
+from gateway.images import decode
+from gateway.modelspec import Preprocessing, Size
+from tests import hostile_images as hostile
+from tests.pictures import ORIENTATION_TAG, encode, gradient, photo
+
+LIMIT = 10_000_000
+STEPS = Preprocessing(resize=Size(height=8, width=12), resample="bilinear")
+LONG = zlib.compress(bytes(PngImagePlugin.MAX_TEXT_CHUNK + 1))
+PICTURE = gradient(48, 32)
+JPEG = encode(PICTURE, "JPEG")
+
+REFUSED = {
+    "progressive JPEG of 101 scans": (hostile.jpeg_with_scans(101, PICTURE), "100 scans"),
+    "baseline JPEG of 101 scans": (
+        hostile.jpeg_with_scans(101, PICTURE, is_progressive=False),
+        "100 scans",
+    ),
+    "JPEG of many comments": (JPEG[:2] + hostile.jpeg_segment(0xFE) * 4_001 + JPEG[2:], "segments"),
+    "JPEG of many tables between its scans": (
+        encode(PICTURE, "JPEG", progressive=True)[:-2] + hostile.jpeg_segment(0xFE) * 4_001,
+        "segments",
+    ),
+    "JPEG of many fill bytes": (JPEG[:2] + b"\xff" * 70_000 + JPEG[2:], "belong to no segment"),
+    "JPEG of many stray bytes": (JPEG[:20] + bytes(70_000) + JPEG[20:], "belong to no segment"),
+    "JPEG of stray bytes alone": (b"\xff\xd8\xff" + bytes(70_000), "belong to no segment"),
+    "PNG of many chunks": (hostile.png_with(hostile.png_chunk(b"abCd") * 10_001), "chunks"),
+    "PNG of many empty pixels": (hostile.png_with(hostile.png_chunk(b"IDAT") * 10_001), "chunks"),
+    "PNG of a long EXIF": (
+        hostile.png_with(hostile.png_chunk(b"zTXt", b"Raw profile type exif\0\0" + LONG)),
+        "'Raw profile type exif' is longer than 1048576 bytes",
+    ),
+    "PNG of a long XMP": (
+        hostile.png_with(hostile.png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + LONG)),
+        "'XML:com.adobe.xmp' is longer than 1048576 bytes",
+    ),
+    "GIF of many extensions": (hostile.gif_with(b"!\xfe\0" * 40_000), "65536 blocks"),
+    "GIF of a long extension": (
+        hostile.gif_with(b"!\xff" + b"\1a" * 70_000 + b"\0"),
+        "65536 blocks",
+    ),
+    "TIFF of many strips": (hostile.striped_tiff(65_537), "65537 strips or tiles"),
+    "PNM of a long comment": (b"P6\n#" + b"a" * 70_000 + b"\n1 1 255\nabc", "65536 bytes"),
+    "PNM of long white space": (b"P4\n1" + b" " * 70_000 + b"1\na", "65536 bytes"),
+    "PNM that is decoded in Python": (b"P6 1 1 254\nabc", "not supported"),
+    "AVIF of hidden frames": (hostile.avif_with_frames(5), "4 frames"),
+    "AVIF of many items": (hostile.avif_with_items(4_001), "4001 items"),
+}
+
+SERVED = {
+    "progressive JPEG of 100 scans": hostile.jpeg_with_scans(100, PICTURE),
+    "JPEG of 500 segments": JPEG[:2] + hostile.jpeg_segment(0xE1, bytes(60_000)) * 500 + JPEG[2:],
+    "PNG of small chunks": hostile.png_with(hostile.png_chunk(b"abCd") * 9_000),
+    "PNG with zeros behind it": encode(PICTURE, "PNG") + bytes(1_000_000),
+    "GIF of long metadata": hostile.gif_with(b"!\xff" + (b"\xff" + b"a" * 255) * 4_000 + b"\0"),
+    "TIFF of rows": hostile.striped_tiff(60_000),
+    "PNM with a comment": b"P6 # by a scanner\n1 # wide\n1\n255\nabc",
+    "animated AVIF": encode(PICTURE, "AVIF", save_all=True, append_images=[PICTURE] * 20),
+    "AVIF with transparency": encode(Image.effect_noise((48, 32), 90).convert("LA"), "AVIF"),
+    "animated GIF": encode(PICTURE, "GIF", save_all=True, append_images=[gradient(32, 48)] * 20),
+}
+
+
+@pytest.mark.parametrize("mode", get_args(DecodeMode))
+@pytest.mark.parametrize(("data", "says"), REFUSED.values(), ids=REFUSED.keys())
+def test_what_no_honest_file_has_is_refused_with_the_limit(
+    data: bytes, says: str, mode: DecodeMode
+) -> None:
+    """In every image mode alike."""
+    with pytest.raises(InvalidImage, match=says):
+        decode(data, STEPS, LIMIT, mode)
+
+
+@pytest.mark.parametrize("mode", get_args(DecodeMode))
+@pytest.mark.parametrize("data", SERVED.values(), ids=SERVED.keys())
+def test_unusual_and_honest_files_are_served(data: bytes, mode: DecodeMode) -> None:
+    """Within the limits, or in what is not looked at."""
+    assert decode(data, STEPS, LIMIT, mode).shape == (8, 12, 3)
+
+
+def test_larger_picture_may_have_fewer_scans() -> None:
+    """Each scan is work on all pixels; what encoders write passes at any size."""
+    pixels = PICTURE.width * PICTURE.height
+    ordinary = encode(PICTURE, "JPEG", progressive=True)
+    cmyk = encode(PICTURE.convert("CMYK"), "JPEG", progressive=True)
+
+    for data in (ordinary, cmyk, hostile.jpeg_with_scans(20, PICTURE)):
+        assert check_file(data, pixels).data == data
+    with pytest.raises(InvalidImage, match="more than 20 scans"):
+        check_file(hostile.jpeg_with_scans(21, PICTURE), pixels)
+    with pytest.raises(InvalidImage, match="more than 40 scans"):
+        check_file(hostile.jpeg_with_scans(41, PICTURE), 2 * pixels)
+
+
+def test_scans_hidden_behind_a_false_end_are_counted() -> None:
+    """The end of an image inside a comment is none, and what follows the end is not counted."""
+    jpeg = encode(PICTURE, "JPEG", progressive=True)
+    scans = hostile.last_scan(jpeg) * 200
+    hidden = jpeg[:-2] + hostile.jpeg_segment(0xFE, b"\xff\xd9") + scans + b"\xff\xd9"
+
+    with pytest.raises(InvalidImage, match="100 scans"):
+        check_file(hidden, LIMIT)
+    assert check_file(jpeg + scans, LIMIT).jpeg is not None
+
+
+@pytest.mark.parametrize("name", [name for name in REFUSED if "in Python" not in name])
+def test_refusals_come_before_anything_is_decoded(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pillow does not even open such a file: most of the cost of some is there."""
+    monkeypatch.delattr(Image, "open")
+
+    with pytest.raises(InvalidImage):
+        decode(REFUSED[name][0], STEPS, LIMIT, "fast")
+
+
+@pytest.mark.parametrize("kind", [b"tEXt", b"zTXt", b"iTXt", b"iCCP"])
+def test_png_with_a_long_text_is_served_without_it(kind: bytes) -> None:
+    """Text and colour profiles say nothing to a model, so Pillow's limits on them are not met."""
+    heads = {b"tEXt": b"a\0", b"zTXt": b"a\0\0", b"iTXt": b"a\0\1\0\0\0", b"iCCP": b"a\0\0"}
+    text = bytes(70 * 2**20) if kind == b"tEXt" else LONG
+    data = hostile.png_with(hostile.png_chunk(kind, heads[kind] + text), PICTURE)
+
+    pixels = decode(data, STEPS, LIMIT, "reference")
+
+    assert np.array_equal(pixels, decode(encode(PICTURE, "PNG"), STEPS, LIMIT, "reference"))
+
+
+@pytest.mark.parametrize("mode", get_args(DecodeMode))
+def test_png_is_turned_by_its_texts(mode: DecodeMode) -> None:
+    """XMP and ImageMagick's profile say which way up it is, also behind the pixels."""
+    exif = Image.Exif()
+    exif[ORIENTATION_TAG] = 6
+    profile = (
+        b"\nexif\n" + str(len(exif.tobytes())).encode() + b"\n" + exif.tobytes().hex().encode()
+    )
+    xmp = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    turned = {
+        "profile": hostile.png_chunk(
+            b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(profile)
+        ),
+        "XMP": hostile.png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp),
+    }
+    steps = Preprocessing(resize=None, resample="bilinear")
+
+    for name, chunk in turned.items():
+        behind = encode(PICTURE, "PNG").replace(hostile.png_chunk(b"IEND"), chunk)
+        for data in (hostile.png_with(chunk, PICTURE), behind + hostile.png_chunk(b"IEND")):
+            assert decode(data, steps, LIMIT, mode).shape == (48, 32, 3), name
+
+
+def test_tags_that_share_their_bytes_take_no_memory() -> None:
+    """Pillow reads no more of them than the file has; each alone would be a megabyte."""
+    shared = dict.fromkeys(range(40000, 43000), (7, 1000000, 40000))
+    tags = {
+        256: (4, 1, 8),
+        257: (4, 1, 1),
+        258: (3, 1, 8),
+        259: (3, 1, 1),
+        262: (3, 1, 1),
+        273: (4, 1, 40_000),
+        277: (3, 1, 1),
+        278: (4, 1, 1),
+        279: (4, 1, 8),
+    }
+    data = hostile.tiff(shared | tags, bytes(1_000_000), at=40_000)
+
+    tracemalloc.start()
+    try:
+        with pytest.warns(UserWarning, match="Tag data larger than file"):
+            decode(data, STEPS, LIMIT, "fast")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 20_000_000
+
+
+def test_ordinary_files_are_not_copied() -> None:
+    """What has nothing to leave out is decoded as it came."""
+    for data in (photo("china"), encode(PICTURE, "PNG"), encode(PICTURE, "WEBP")):
+        assert check_file(data, LIMIT).data is data
+
+
+def test_truncated_heads_of_every_format_are_left_to_the_decoder() -> None:
+    """The checks read no further than there is."""
+    for fmt in ("AVIF", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP"):
+        file = io.BytesIO()
+        PICTURE.save(file, fmt)
+        data = file.getvalue()
+        for end in range(min(len(data), 700)):
+            check_file(data[:end], LIMIT)
+    check_file(b"II*\0" + struct.pack("<I", 2**32 - 1), LIMIT)
+    check_file(b"II+\0\x08\0\0\0" + struct.pack("<Q", 2**64 - 1), LIMIT)
