@@ -13,6 +13,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from gateway.errors import DAMAGED, InvalidImage
 from gateway.fast_pixels import DecodeMode, fast_fit, shrink_on_decoding
 from gateway.file_checks import CheckedFile, check_file
+from gateway.foreign_files import foreign_kind
 from gateway.modelspec import Preprocessing
 from gateway.pixels import Pixels, fit, resized
 
@@ -100,10 +101,22 @@ def _decode(
             " (GATEWAY_MAX_IMAGE_PIXELS); send a smaller image"
         ) from exc
     except UnidentifiedImageError as exc:
-        raise InvalidImage("cannot identify image file") from exc
+        raise InvalidImage(_unidentified(file.data)) from exc
     # Pillow's plug-ins raise OSError, SyntaxError, ValueError, struct.error and more for bad files.
     except Exception as exc:
         raise InvalidImage(DAMAGED) from exc
+
+
+def _unidentified(data: bytes) -> str:
+    foreign = foreign_kind(data)
+    if foreign is not None:
+        return foreign
+    if has_image_signature(data):
+        return (
+            "cannot identify image file: its header is damaged, or its kind of pixels or"
+            " compression is not supported; send a JPEG or PNG"
+        )
+    return "cannot identify image file"
 
 
 def _check_codec(image: Image.Image, max_image_pixels: int) -> None:

@@ -1,0 +1,66 @@
+"""Files of known kinds that are not decoded get a refusal that names the kind and the way out."""
+
+import pytest
+
+from gateway.errors import InvalidImage
+from gateway.foreign_files import foreign_kind
+from gateway.images import decode
+from gateway.modelspec import Preprocessing
+from tests.pictures import PICTURES, encode, gradient
+
+STEPS = Preprocessing(resize=None, resample="bilinear")
+
+FOREIGN = {
+    "HEIC of a phone": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "the image is HEIC/HEIF"),
+    "HEIC by its structure": (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "the image is HEIC/HEIF"),
+    "HEIC sequence": (b"\0\0\0\x18ftyphevc\0\0\0\0msf1hevc", "the image is HEIC/HEIF"),
+    "JPEG XL": (b"\xff\x0a\x7f\x02", "the image is JPEG XL"),
+    "JPEG XL in boxes": (b"\0\0\0\x0cJXL \r\n\x87\n", "the image is JPEG XL"),
+    "SVG": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "the image is SVG"),
+    "SVG of an editor": (
+        b"\xef\xbb\xbf<?xml version='1.0'?>\n<!-- made -->\n<!DOCTYPE svg PUBLIC 'x'>\n<svg>",
+        "the image is SVG",
+    ),
+    "Photoshop": (b"8BPS\0\x01", "the file is a Photoshop document"),
+    "icon": (b"\0\0\x01\0\x01\0\x10\x10", "the file is an icon or a cursor"),
+    "PDF": (b"%PDF-1.7\n", "the file is a PDF"),
+    "web page": (b"\n<!doctype html><html lang=en>", "the file is a web page"),
+    "ZIP": (b"PK\x03\x04\x14\0", "the file is an archive"),
+    "MP4": (b"\0\0\0\x20ftypisom\0\0\x02\0isomiso2avc1mp41", "the file is a video"),
+    "QuickTime": (b"\0\0\0\x14ftypqt  ", "the file is a video"),
+    "WebM": (b"\x1a\x45\xdf\xa3\x9fB\x86\x81\x01", "the file is a video"),
+    "AVI": (b"RIFF\0\0\0\0AVI LIST", "the file is a video"),
+}
+
+
+@pytest.mark.parametrize(("data", "subject"), FOREIGN.values(), ids=FOREIGN.keys())
+def test_refusal_names_the_kind_and_what_to_send(data: bytes, subject: str) -> None:
+    """Whatever follows the first bytes."""
+    for body in (data, data + bytes(10_000)):
+        with pytest.raises(InvalidImage) as refusal:
+            decode(body, STEPS, 10_000, "fast")
+
+        assert (
+            str(refusal.value) == f"{subject}, which this server does not decode; send JPEG or PNG"
+        )
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"Dear server,\nthis is a letter.\n", "cannot identify image file"),
+        (bytes(1000), "cannot identify image file"),
+        (b"\x89PNG\r\n\x1a\n", "cannot identify image file: its header is damaged"),
+        (encode(gradient(8, 8), "AVIF")[:60], "cannot identify image file: its header is damaged"),
+    ],
+)
+def test_other_files_are_not_called_what_they_are_not(data: bytes, says: str) -> None:
+    """Unknown bytes, and damaged files of kinds that are decoded."""
+    with pytest.raises(InvalidImage, match=says):
+        decode(data, STEPS, 10_000, "fast")
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_pictures_that_are_decoded_are_not_foreign(name: str) -> None:
+    """No signature of the table is the beginning of one."""
+    assert foreign_kind(PICTURES[name]) is None
