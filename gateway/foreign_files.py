@@ -24,6 +24,7 @@ _KINDS: Final = (
         "the image is HEIC/HEIF",
         rb"....ftyp(?!.{0,52}avi[fs])(?:hei[cxms]|hev[cxms]|mi[fa]1|msf1|mif2|avc[is])",
     ),
+    _kind("the image is JPEG 2000", rb"\xff\x4f\xff\x51|\x00\x00\x00\x0cjP  "),
     _kind("the image is JPEG XL", rb"\xff\x0a|\x00\x00\x00\x0cJXL "),
     _kind(
         "the image is SVG",

@@ -14,6 +14,11 @@ FOREIGN = {
     "HEIC of a phone": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "the image is HEIC/HEIF"),
     "HEIC by its structure": (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "the image is HEIC/HEIF"),
     "HEIC sequence": (b"\0\0\0\x18ftyphevc\0\0\0\0msf1hevc", "the image is HEIC/HEIF"),
+    "JPEG 2000": (encode(gradient(32, 32), "JPEG2000"), "the image is JPEG 2000"),
+    "JPEG 2000 codestream": (
+        encode(gradient(32, 32), "JPEG2000", no_jp2=True),
+        "the image is JPEG 2000",
+    ),
     "JPEG XL": (b"\xff\x0a\x7f\x02", "the image is JPEG XL"),
     "JPEG XL in boxes": (b"\0\0\0\x0cJXL \r\n\x87\n", "the image is JPEG XL"),
     "SVG": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "the image is SVG"),
