@@ -13,9 +13,9 @@ def reserve_port(host: str, port: int) -> socket.socket:
     Raises:
         OSError: The address is in use, is no address of this machine, or may not be bound.
     """
-    family, kind, _, _, address = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
+    # A name such as `localhost` means its IPv4 address.
+    wanted = socket.AF_INET6 if ":" in host else socket.AF_INET
+    family, kind, _, _, address = socket.getaddrinfo(host, port, wanted, socket.SOCK_STREAM)[0]
     # Fails for an address on which anybody listens. The option SO_REUSEPORT would share it.
     with socket.socket(family, kind) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -79,7 +79,7 @@ def parse_request(
         return ClassificationRequest((body,), _parse_texts(query))
     if is_form(content_type):
         return _parse_form(body, content_type, query)
-    text = body.removeprefix(b"\xef\xbb\xbf").lstrip(_WHITE_SPACE)
+    text = _text_of(body)
     mistake = describe_mistake(text)
     if mistake is not None:
         raise MalformedRequest(mistake)
@@ -88,12 +88,17 @@ def parse_request(
     return ClassificationRequest((_image_of(body),), _parse_texts(query))
 
 
+def _text_of(content: bytes) -> bytes:
+    """Text without a byte order mark and without leading white space."""
+    return content.removeprefix(b"\xef\xbb\xbf").lstrip(_WHITE_SPACE)
+
+
 def _image_of(content: bytes) -> bytes:
     """The image that the bytes are, or that they are the base64 of."""
     if has_image_signature(content):
         return content
     try:
-        return decode_base64(content.lstrip(_WHITE_SPACE)) or content
+        return decode_base64(_text_of(content)) or content
     except InvalidImage:
         # Pillow knows more formats than there are signatures; it has the last word.
         return content

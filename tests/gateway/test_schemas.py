@@ -13,6 +13,7 @@ from gateway.schemas import Parameters, decode_base64, parse_request
 
 MAX_INPUTS = 4
 PNG = b"\x89PNG\r\n\x1a\n and so on"
+B64 = base64.b64encode(PNG).decode()
 
 
 @given(
@@ -53,6 +54,12 @@ def test_any_json_object_is_a_request_or_an_error_of_ours(document: dict[str, ob
         assert str(exc)
 
 
+@pytest.mark.parametrize("before", [b"", b"\xef\xbb\xbf", b"\xef\xbb\xbf \r\n", b"\n\t "])
+def test_base64_text_may_have_a_mark_and_space_before_it(before: bytes) -> None:
+    """Editors write them."""
+    assert parse_request(before + B64.encode(), "", {}, MAX_INPUTS).images == (PNG,)
+
+
 @given(st.binary(min_size=1, max_size=200), st.integers(0, 3))
 def test_every_way_of_writing_base64_is_read(data: bytes, form: int) -> None:
     """Plain, with line breaks, URL-safe without padding, as a data URI."""
@@ -74,9 +81,6 @@ def test_parameters_of_the_query_apply_to_a_raw_image() -> None:
 
     assert request.images == (PNG,)
     assert request.parameters == Parameters("sigmoid", 3)
-
-
-B64 = base64.b64encode(PNG).decode()
 
 
 def form(*parts: tuple[str, bytes]) -> tuple[bytes, str]:
