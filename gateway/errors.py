@@ -97,7 +97,10 @@ class ModelNotFound(GatewayError):
     error_type = "model_not_found"
 
     def __init__(self, model_id: str) -> None:
-        super().__init__(f"Model {model_id[:_ECHO_CHARS]} does not exist")
+        # First the hosted API's own words, which clients look for.
+        super().__init__(
+            f"Model {model_id[:_ECHO_CHARS]} does not exist; GET /info lists the loaded models"
+        )
 
 
 class NoDefaultModel(GatewayError):

@@ -18,7 +18,7 @@ RUN_TIMEOUT_S: Final = 120.0
 SIGMOID_TOP_2: Final = {"top_k": "2", "function_to_apply": "sigmoid"}
 SIGMOID_TOP_2_QUERY: Final = "?top_k=2&function_to_apply=sigmoid"
 UNKNOWN: Final = "nobody/nothing"
-UNKNOWN_TEXT: Final = "Model nobody/nothing does not exist"
+UNKNOWN_TEXT: Final = "Model nobody/nothing does not exist; GET /info lists the loaded models"
 BAD_TOKEN_TEXT: Final = "Invalid username or password."  # noqa: S105  a message
 LOADING_TEXT: Final = "Model test/cold is currently loading"
 WAIT: Final = {"X-Wait-For-Model": "true"}

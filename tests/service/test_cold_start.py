@@ -11,7 +11,7 @@ import tritonclient.grpc
 
 from tests.gateways import RunningGateway, gateway
 from tests.pictures import PICTURES
-from tests.service.test_errors import assert_error
+from tests.service.test_errors import UNKNOWN_MODEL, assert_error
 from tests.stack import Stack, wait_until
 
 COLD = "/models/test/cold"
@@ -170,4 +170,4 @@ def test_model_outside_the_repository_is_404_at_once(impatient: RunningGateway) 
     """Whatever the caller would wait for."""
     answer = impatient.post("/models/nobody/nothing", content=PICTURE, headers=WAIT)
 
-    assert assert_error(answer, 404) == "Model nobody/nothing does not exist"
+    assert assert_error(answer, 404) == UNKNOWN_MODEL

@@ -48,6 +48,10 @@ BAD_BODIES = {
 }
 
 
+# The hosted API's words, and the way out.
+UNKNOWN_MODEL = "Model nobody/nothing does not exist; GET /info lists the loaded models"
+
+
 def assert_error(response: httpx.Response, status: int) -> str:
     assert response.status_code == status
     assert response.headers["content-type"] == "application/json"
@@ -132,11 +136,12 @@ def test_client_that_leaves_is_no_error_of_ours(client: httpx.Client) -> None:
     assert client.post(MODEL, content=PICTURES["png smaller"]).status_code == 200
 
 
-def test_unknown_model_has_the_hosted_apis_text(client: httpx.Client) -> None:
-    """Clients look for these words."""
+def test_unknown_model_has_the_hosted_apis_text_and_the_way_out(client: httpx.Client) -> None:
+    """Clients look for the first words; the path behind them answers, with what there is."""
     response = client.post("/models/nobody/nothing", content=photo("china"))
 
-    assert response.json()["error"] == "Model nobody/nothing does not exist"
+    assert assert_error(response, 404) == UNKNOWN_MODEL
+    assert client.get("/info").json()["models"] != []
 
 
 def test_body_over_the_limit_is_413(client: httpx.Client) -> None:

@@ -14,7 +14,7 @@ import pytest
 from backports import zstd
 
 from tests.pictures import PICTURES, encode, gradient, photo, rotated
-from tests.service.test_errors import assert_error
+from tests.service.test_errors import UNKNOWN_MODEL, assert_error
 from tests.stack import WAIT_TIMEOUT_S, Stack, triton_counts, wait_until
 
 PICTURE = PICTURES["png smaller"]
@@ -72,7 +72,7 @@ def test_unknown_model_has_one_text_everywhere(
     """That of the hosted API."""
     answer = client.request(method, path, content=PICTURE if method == "POST" else None)
 
-    assert assert_error(answer, 404) == "Model nobody/nothing does not exist"
+    assert assert_error(answer, 404) == UNKNOWN_MODEL
 
 
 def test_discovery_routes_satisfy_their_clients(client: httpx.Client) -> None:
