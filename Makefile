@@ -6,6 +6,8 @@ MODELS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# pip, with a line for what takes long: silent it looks stuck, and talking it fills a log.
+PIP_INSTALL := $(PYTHON) deploy/local/install.py
 DEMO := demo/checkpoint/model.safetensors
 HUB_CLIENTS := $(patsubst tests/clients/hub/%.txt,$(VENV).clients/hub-%/.installed,$(wildcard tests/clients/hub/[0-9]*.txt))
 JS_CLIENTS := tests/clients/node_modules/.installed
@@ -27,9 +29,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 		{ echo "Vitriton runs on Python 3.11 and 3.12, and $(PYTHON) is neither; name one: make PYTHON=python3.12 …" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
 		{ echo "$(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
-	@echo "installing into $(VENV), once"
+	@echo "installing into $(VENV), once: one to three minutes"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e '.[local,dev]'
+	$(PIP_INSTALL) $(BIN)/python -c constraints.txt -e '.[local,dev]'
 	@touch $@
 
 serve: install ## Serve on this machine: make serve [MODELS="id-or-folder …"] [PORT=8080]
@@ -40,8 +42,8 @@ test: install ## The whole test suite, on a real Triton
 
 # Beside the environment, not in it: transformers would take torchvision's image processors.
 $(VENV).timm/timm: constraints.txt
-	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --no-deps \
-		--upgrade --target $(VENV).timm -c constraints.txt timm torchvision
+	$(PIP_INSTALL) $(BIN)/python --no-deps --upgrade --target $(VENV).timm -c constraints.txt \
+		timm torchvision
 	@touch $@
 
 test-families: install $(VENV).timm/timm ## Every model family in every precision, over HTTP; minutes
@@ -69,8 +71,8 @@ test-clients: install $(HUB_CLIENTS) $(JS_CLIENTS) ## Released versions of Huggi
 test-gateway-alone: ## Tests of the gateway without torch and with numpy 2
 	$(PYTHON) -m venv --clear $(VENV).gateway
 	grep -v '^numpy==' constraints.txt > $(VENV).gateway/constraints.txt
-	$(VENV).gateway/bin/python -m pip install --quiet --no-compile --disable-pip-version-check \
-		-c $(VENV).gateway/constraints.txt 'numpy>=2' hypothesis pytest pytest-timeout httpx scikit-learn psutil -e .
+	$(PIP_INSTALL) $(VENV).gateway/bin/python -c $(VENV).gateway/constraints.txt \
+		'numpy>=2' hypothesis pytest pytest-timeout httpx scikit-learn psutil -e .
 	$(VENV).gateway/bin/python -c 'import importlib.util as u, numpy; assert numpy.__version__ >= "2" and not u.find_spec("torch")'
 	$(VENV).gateway/bin/pytest tests/gateway
 
@@ -98,8 +100,8 @@ fresh: install ## Fail if a generated file is out of date
 
 lock: ## Write constraints.txt anew from the newest versions that fit
 	$(PYTHON) -m venv $(VENV).lock
-	$(VENV).lock/bin/python -m pip install --quiet --no-compile -e '.[local,dev]'
-	$(VENV).lock/bin/python -m pip install --quiet --no-compile --no-deps timm torchvision
+	$(PIP_INSTALL) $(VENV).lock/bin/python -e '.[local,dev]'
+	$(PIP_INSTALL) $(VENV).lock/bin/python --no-deps timm torchvision
 	{ sed '/^[^#]/,$$d' constraints.txt; $(VENV).lock/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; } > constraints.new
 	mv constraints.new constraints.txt
 	rm -rf $(VENV).lock

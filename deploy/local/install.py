@@ -1,0 +1,63 @@
+"""Run pip, and say what it does without saying everything: what takes long, and how long it took.
+
+    python install.py INTERPRETER PIP-ARGUMENT…
+
+Runs before anything is installed: the standard library alone. Ends with pip's exit code.
+"""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from time import monotonic
+from typing import Final
+
+# A file with its size: `Downloading torch-2.13.0-cp311-cp311-linux_x86_64.whl (193.4 MB)`.
+_FILE: Final = re.compile(
+    r"\s*(?:Downloading|Using cached) (?:\S*/)?(\S+?-[\d.]+)\S* \(([\d.]+) ([MG]B)\)"
+)
+_PACKAGE: Final = re.compile(r"(?:Collecting|Processing) ")
+_UNPACKING: Final = re.compile(r"Installing collected packages: (.+)")
+# Smaller ones come by the dozen, in a moment.
+_LARGE_MB: Final = 5.0
+_PACKAGES_PER_LINE: Final = 25
+
+
+def main(interpreter: str, arguments: list[str]) -> int:
+    """Install; pip's exit code."""
+    start = monotonic()
+    command = [interpreter, "-m", "pip", "install", "--no-compile", "--disable-pip-version-check"]
+    with subprocess.Popen(  # noqa: S603 - what the Makefile says
+        [*command, *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+    ) as pip:
+        assert pip.stdout is not None  # noqa: S101 - asked for above
+        for line in progress(pip.stdout):
+            print(f"  {line}", flush=True)
+    print(f"  {'done' if pip.returncode == 0 else 'failed'} after {monotonic() - start:.0f} s")
+    return pip.returncode
+
+
+def progress(lines: Iterable[str]) -> Iterator[str]:
+    """What is worth a line in a terminal and in a log, of what pip writes."""
+    found = 0
+    for line in lines:
+        if _PACKAGE.match(line):
+            found += 1
+            if found % _PACKAGES_PER_LINE == 0:
+                yield f"{found} packages found"
+        elif (file := _FILE.match(line)) and _megabytes(file[2], file[3]) >= _LARGE_MB:
+            yield f"{file[1]}, {file[2]} {file[3]}"
+        elif unpacking := _UNPACKING.match(line):
+            yield f"unpacking {len(unpacking[1].split(','))} packages"
+
+
+def _megabytes(number: str, unit: str) -> float:
+    return float(number) * (1000 if unit == "GB" else 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], sys.argv[2:]))
