@@ -29,6 +29,7 @@ from transformers.utils import logging as transformers_logging
 from exporter.digest import CONFIG_FILES, PICKLE_FILES, WEIGHT_FILES, checkpoint_digest
 from exporter.errors import ExportError, first_line
 from exporter.presets import PRESETS
+from exporter.source import refuse_file
 from gateway.modelspec import ProblemType, is_model_id
 
 # One fixed seed: the same architecture gives the same weights on every machine.
@@ -107,6 +108,7 @@ def _folder_of(
                 (Path(folder) / name).write_text(json.dumps(content))
             yield Path(folder), None
     elif path.exists() or source.startswith((".", "/", "~")) or not is_model_id(source):
+        refuse_file(source)
         raise ExportError(
             f"{source} is neither a checkpoint folder nor a hub id such as"
             " google/vit-base-patch16-224"

@@ -22,7 +22,7 @@ from exporter.graph import in_precision, load_graph, on_gpu, refuse_device_const
 from exporter.last_layer import with_short_last_layer
 from exporter.precision import Precision, choose_dtype
 from exporter.preprocessing import ImageSteps, read_image_steps
-from exporter.repository import StagedModel, stage_model
+from exporter.repository import StagedModel, refuse_unwritable, stage_model
 from exporter.sample import Sample, make_sample
 from exporter.verify import (
     GPU_TOLERANCE,
@@ -76,6 +76,7 @@ def export_model(request: ExportRequest) -> ModelSpec:
         ExportError: With the reason; the repository is as it was.
     """
     check_options(request.options)
+    refuse_unwritable(request.repository)
     dtype = choose_dtype(request.precision)
     with quiet_libraries():
         log.info("loading %s", request.source)

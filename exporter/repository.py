@@ -17,6 +17,7 @@ from pathlib import Path
 
 from exporter.config_pbtxt import Profile
 from exporter.errors import ExportError
+from exporter.writable import nearest, refusals_told, try_writing
 
 log = logging.getLogger("exporter")
 
@@ -67,15 +68,11 @@ def stage_model(repository: Path, name: str, *, keeps_versions: bool) -> Iterato
     Raises:
         ExportError: The repository cannot be written to, or is the root of a file system.
     """
-    try:
+    staging = _staging_folder(repository)
+    with _refusals_told(repository):
         repository.mkdir(parents=True, exist_ok=True)
-        staging = repository.resolve().parent / f".{repository.resolve().name}.staging"
         staging.mkdir(exist_ok=True)
-        if staging.stat().st_dev != repository.stat().st_dev:
-            raise ExportError(
-                f"{repository} is the root of a mounted volume, and models are finished beside the"
-                f" repository; name a folder inside it, such as {repository / 'models'}"
-            )
+        _refuse_volume(repository, staging)
         with _locked(staging / "lock"):
             _recover(staging, repository)
             new = staging / "new" / name
@@ -91,10 +88,44 @@ def stage_model(repository: Path, name: str, *, keeps_versions: bool) -> Iterato
                 _move_in(staging, repository, name)
             finally:
                 shutil.rmtree(staging / "new", ignore_errors=True)
-    except OSError as exc:
+
+
+def refuse_unwritable(repository: Path) -> None:
+    """Refuse, before any work, a repository that `stage_model` could not write to; makes nothing.
+
+    Raises:
+        ExportError: As from `stage_model`.
+    """
+    staging = _staging_folder(repository)
+    with _refusals_told(repository):
+        # First: beside a volume there is often nothing to write to either.
+        _refuse_volume(repository, staging)
+        try_writing(repository)
+        try_writing(staging)
+
+
+def _staging_folder(repository: Path) -> Path:
+    resolved = repository.resolve()
+    return resolved.parent / f".{resolved.name}.staging"
+
+
+def _refuse_volume(repository: Path, staging: Path) -> None:
+    """Refuse two folders, made or still to be made, between which nothing can be renamed."""
+    if nearest(staging).stat().st_dev != nearest(repository).stat().st_dev:
         raise ExportError(
-            f"cannot write to {repository}: {exc.strerror or exc}; nothing was changed"
-        ) from exc
+            f"{repository} is the root of a mounted volume, and models are finished beside the"
+            f" repository; name a folder inside it, such as {repository / 'models'}"
+        )
+
+
+def _refusals_told(repository: Path) -> contextlib.AbstractContextManager[None]:
+    return refusals_told(
+        ExportError,
+        "cannot write to",
+        repository,
+        "name another folder: `export --output DIR`, `serve --repository DIR`",
+        "nothing was changed; ",
+    )
 
 
 @contextlib.contextmanager

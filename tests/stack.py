@@ -24,6 +24,8 @@ START_TIMEOUT_S: Final = 120.0
 STOP_TIMEOUT_S: Final = 60.0
 WAIT_TIMEOUT_S: Final = 60.0
 RUN_TIMEOUT_S: Final = 200.0
+# Root may write everywhere, unless that right is given up.
+AS_OTHERS: Final = ["setpriv", "--bounding-set=-dac_override"] if os.geteuid() == 0 else []
 # The image mode in which scores are those of transformers to 1e-5.
 BIT_EQUAL: Final = {"GATEWAY_DECODE": "reference"}
 
@@ -44,8 +46,22 @@ def run_python(
     arguments: list[str], folder: Path, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """The interpreter with these arguments, the same way."""
+    return run_command([sys.executable, *arguments], folder, **environment)
+
+
+def run_vitriton_as_others(
+    arguments: list[str], folder: Path, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """A command that ends by itself, for a user whom the permissions of folders hold back."""
+    return run_command([*AS_OTHERS, *VITRITON, *arguments], folder, **environment)
+
+
+def run_command(
+    command: list[str], folder: Path, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Any command, the same way."""
     return subprocess.run(
-        [sys.executable, *arguments],
+        command,
         cwd=folder,
         env=os.environ | environment,
         capture_output=True,

@@ -1,6 +1,5 @@
 """Exports that are cut off: killed, terminated, out of disk."""
 
-import os
 import signal
 import subprocess
 from pathlib import Path
@@ -9,7 +8,7 @@ import pytest
 
 from exporter.errors import ExportError
 from tests.exporter.entries import export, files_below
-from tests.stack import ROOT, VITRITON, run_python
+from tests.stack import ROOT, VITRITON, run_python, run_vitriton_as_others
 
 
 def test_killed_export_leaves_no_model_and_the_next_one_works(vit: Path, tmp_path: Path) -> None:
@@ -105,18 +104,9 @@ def test_repository_that_refuses_the_move_stays_as_it_was(vit: Path, tmp_path: P
     repository = tmp_path / "models"
     export(vit, repository, max_batch_size=1)
     before = files_below(repository)
-    # Root may write everywhere, unless that right is given up.
-    as_others = ["setpriv", "--bounding-set=-dac_override"] if os.geteuid() == 0 else []
-
     repository.chmod(0o555)
     try:
-        done = subprocess.run(
-            [*as_others, *VITRITON, "export", str(vit), "--output", str(repository)],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        done = run_vitriton_as_others(["export", str(vit), "--output", str(repository)], tmp_path)
     finally:
         repository.chmod(0o755)
 

@@ -15,6 +15,7 @@ from exporter.entry import read_entry
 from exporter.errors import ExportError
 from exporter.graph import load_graph
 from exporter.preprocessing import timm_steps
+from exporter.repository import refuse_unwritable
 from gateway.modelspec import parse_model_spec
 from tests.exporter.entries import config_of, edit, export, files_below
 from tests.stack import VITRITON, run_vitriton
@@ -145,6 +146,23 @@ def test_unwritable_repository_is_one_line(vit: Path, tmp_path: Path) -> None:
         export(vit, tmp_path / "models")
 
 
+def test_unwritable_repository_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+    """Loading may take a download; here it would end in another error."""
+    (tmp_path / "models").write_text("")
+
+    with pytest.raises(
+        ExportError, match=rf"cannot write to {tmp_path / 'models'}: Not a directory"
+    ):
+        export("nobody/nothing", tmp_path / "models")
+
+
+def test_repository_that_can_be_made_is_not_made_by_looking(tmp_path: Path) -> None:
+    """Folders above it may be missing as well."""
+    refuse_unwritable(tmp_path / "new" / "models")
+
+    assert list(tmp_path.iterdir()) == []
+
+
 def hub_cache(checkpoint: Path, folder: Path, model_id: str, commit: str) -> Path:
     """The hub's own cache layout, as a finished download leaves it."""
     entry = folder / f"models--{model_id.replace('/', '--')}"
@@ -167,7 +185,8 @@ def test_hub_id_is_loaded_from_the_cache_with_its_commit(vit: Path, tmp_path: Pa
     )
 
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "vitriton serve someone/some-vit --repository model_repository\n"
+    assert done.stdout.endswith("vitriton serve someone/some-vit --repository model_repository\n")
+    assert len(done.stdout.splitlines()) == 1
     config = config_of(tmp_path / "model_repository", "someone--some-vit")
     assert parse_model_spec(config.parameters["vitriton"].string_value).revision == commit
 
