@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,12 @@ from gateway.settings import InvalidSettings
 _REPOSITORY: Final = Path("model_repository")
 _INTERRUPTED: Final = 130
 _MAX_PORT: Final = 65535
+
+_OF_EXPORT_ALONE: Final = {
+    *("--name", "--output", "--replace", "--revision", "--init", "--allow-pickle"),
+    *("--max-batch-size", "--instances", "--batch-delay-us"),
+}
+_EXPORT_FIRST: Final = "; export the model with `vitriton export` first, then serve its id"
 
 _EXPORT_EXAMPLES: Final = """examples:
   vitriton export google/vit-base-patch16-224
@@ -47,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         run_token(arguments[1:])
         return
-    options = _parser().parse_args(arguments)
+    options = _parse(arguments)
     logging.basicConfig(level=logging.WARNING, format="vitriton: %(message)s")
     for name in ("vitriton", "exporter"):
         logging.getLogger(name).setLevel(logging.INFO)
@@ -59,9 +66,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     except InvalidSettings as exc:
         print(f"vitriton: error: {exc}", file=sys.stderr)
         raise SystemExit(2) from exc
+    except OSError as exc:
+        # What the system refuses of a path is the user's to mend; without a path it is our fault.
+        if exc.filename is None:
+            raise
+        print(f"vitriton: error: {exc.filename}: {exc.strerror}", file=sys.stderr)
+        raise SystemExit(1) from exc
     except KeyboardInterrupt as exc:
         print("vitriton: interrupted", file=sys.stderr)
         raise SystemExit(_INTERRUPTED) from exc
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    """The command line; an option that `export` alone has is told apart from one that is none."""
+    parser = _parser()
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        names = {argument.partition("=")[0] for argument in unknown}
+        hint = _EXPORT_FIRST if options.run is _serve and names & _OF_EXPORT_ALONE else ""
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -87,25 +111,7 @@ def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         epilog=_SERVE_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    serve.add_argument(
-        "models",
-        nargs="*",
-        metavar="MODEL",
-        help="hub id, id in the model repository, or checkpoint folder",
-    )
-    serve.add_argument(
-        "--port",
-        type=partial(_number, what="port", largest=_MAX_PORT),
-        help="HTTP port, 0 for a free one (default: 8080)",
-    )
-    serve.add_argument(
-        "--repository",
-        type=Path,
-        default=_REPOSITORY,
-        metavar="DIR",
-        help="model repository (default: %(default)s)",
-    )
-    _add_precision(serve)
+    _add_what_to_serve(serve)
     serve.add_argument(
         "--cpu-latency",
         type=partial(_number, what="latency", largest=MAX_LATENCY_US),
@@ -114,6 +120,29 @@ def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         " shorter answers and more power; takes root (default: the kernel's)",
     )
     serve.set_defaults(run=_serve)
+
+
+def _add_what_to_serve(parser: argparse.ArgumentParser) -> None:
+    """What `doctor` has to know as well, to look at what `serve` would do."""
+    parser.add_argument(
+        "models",
+        nargs="*",
+        metavar="MODEL",
+        help="hub id, id in the model repository, or checkpoint folder",
+    )
+    parser.add_argument(
+        "--port",
+        type=partial(_number, what="port", largest=_MAX_PORT),
+        help="HTTP port, 0 for a free one (default: 8080)",
+    )
+    parser.add_argument(
+        "--repository",
+        type=Path,
+        default=_REPOSITORY,
+        metavar="DIR",
+        help="model repository (default: %(default)s)",
+    )
+    _add_precision(parser)
 
 
 def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -193,15 +222,10 @@ def _add_doctor(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     doctor = commands.add_parser(
         "doctor",
         help="say what is wrong with this machine or a model repository",
-        description="Look at everything `vitriton serve` needs; exit code 1 if something is wrong.",
+        description="Look at everything that `vitriton serve` would need with the same arguments,"
+        " and at the model repository, and make nothing; exit code 1 if something is wrong.",
     )
-    doctor.add_argument(
-        "--repository",
-        type=Path,
-        default=_REPOSITORY,
-        metavar="DIR",
-        help="model repository (default: %(default)s)",
-    )
+    _add_what_to_serve(doctor)
     doctor.set_defaults(run=_doctor)
 
 
@@ -252,12 +276,16 @@ def _export(options: argparse.Namespace) -> None:
     if options.model is None:
         raise ExportError("name the MODEL to export; `vitriton export --help` has examples")
 
-    from deploy.local.wanted_models import DEMO_FOLDER, DEMO_MODEL
+    from deploy.local.demo_folder import DEMO_FOLDER, DEMO_MODEL
+    from deploy.local.invocation import vitriton_command
     from exporter.config_pbtxt import ServingOptions
     from exporter.export import ExportRequest, export_model
+    from exporter.repository import refuse_unwritable
 
     source, name = options.model, options.name
     if source == DEMO_MODEL and not options.init:
+        # Before the training, which the export only begins after.
+        refuse_unwritable(options.output)
         from deploy.local.demo import prepare_demo
 
         source, name = str(prepare_demo(DEMO_FOLDER)), name or DEMO_MODEL
@@ -276,14 +304,15 @@ def _export(options: argparse.Namespace) -> None:
             replaces=options.replace,
         )
     )
-    print(f"vitriton serve {spec.model_id} --repository {options.output}")
+    repository = shlex.quote(str(options.output))
+    print(f"{vitriton_command()} serve {spec.model_id} --repository {repository}")
 
 
 def _doctor(options: argparse.Namespace) -> None:
     from deploy.local.doctor import examine
 
     problems = 0
-    for finding in examine(options.repository):
+    for finding in examine(options.models, options.repository, options.precision, options.port):
         problems += finding.problem is not None
         mark = "ok   " if finding.problem is None else "WRONG"
         print(f"{mark} {finding.subject}: {finding.problem or finding.detail}", flush=True)

@@ -3,7 +3,7 @@
 The result is an ordinary transformers folder that goes through the exporter like any other.
 """
 
-import hashlib
+import errno
 import logging
 import shutil
 from pathlib import Path
@@ -12,10 +12,18 @@ from typing import Final
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from tqdm import tqdm
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
-from deploy.local import digits
+from deploy.local.demo_folder import (
+    RECIPE_FILE,
+    checkpoint_of,
+    demo_refusals_told,
+    is_made,
+    recipe,
+    refuse_unwritable_demo,
+)
 from deploy.local.digits import Digit, load_split, write_pictures
 from deploy.local.errors import LocalError
 
@@ -24,7 +32,6 @@ log = logging.getLogger("vitriton")
 # What `evaluate` must reach on the held-out third before the model is kept.
 MIN_ACCURACY: Final = 0.97
 
-_RECIPE_FILE: Final = "recipe.sha256"
 _SEED: Final = 0
 _IMAGE_SIDE: Final = 32
 _EPOCHS: Final = 100
@@ -51,17 +58,19 @@ def prepare_demo(folder: Path) -> Path:
     """Checkpoint folder of the demo; trained, and its pictures drawn, unless that was done before.
 
     Raises:
-        LocalError: Training did not reach `MIN_ACCURACY`.
+        LocalError: The folder cannot be written to, or training did not reach `MIN_ACCURACY`.
     """
-    checkpoint = folder / "checkpoint"
-    recipe = _recipe()
-    if _read(checkpoint / _RECIPE_FILE) == recipe:
-        return checkpoint
+    refuse_unwritable_demo(folder)
+    with demo_refusals_told(folder):
+        if not is_made(folder):
+            _make(folder)
+    return checkpoint_of(folder)
+
+
+def _make(folder: Path) -> None:
     log.info("training the demo on scikit-learn's handwritten digits, about half a minute")
     training, held_out = load_split()
     write_pictures(held_out, folder)
-    unfinished = folder / "checkpoint.unfinished"
-    shutil.rmtree(unfinished, ignore_errors=True)
     model, accuracy = _train(training, held_out)
     if accuracy < MIN_ACCURACY:
         raise LocalError(
@@ -69,22 +78,21 @@ def prepare_demo(folder: Path) -> Path:
             " please report this with your processor and torch version"
         )
     log.info("trained: %.1f %% of %d held-out digits right", accuracy * 100, len(held_out))
-    model.save_pretrained(unfinished)
-    _processor().save_pretrained(unfinished)
-    (unfinished / _RECIPE_FILE).write_text(recipe)
+    unfinished, checkpoint = folder / "checkpoint.unfinished", checkpoint_of(folder)
+    shutil.rmtree(unfinished, ignore_errors=True)
+    _save(model, unfinished)
+    (unfinished / RECIPE_FILE).write_text(recipe())
     shutil.rmtree(checkpoint, ignore_errors=True)
     unfinished.rename(checkpoint)
-    return checkpoint
 
 
-def _recipe() -> str:
-    """Hash of the code that draws and trains: another recipe is another model."""
-    sources = [Path(__file__), Path(digits.__file__)]
-    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
-
-
-def _read(path: Path) -> str | None:
-    return path.read_text() if path.is_file() else None
+def _save(model: ViTForImageClassification, folder: Path) -> None:
+    try:
+        model.save_pretrained(folder)
+    except SafetensorError as exc:
+        # Its own words for what the system refused.
+        raise OSError(errno.EIO, str(exc), str(folder)) from exc
+    _processor().save_pretrained(folder)
 
 
 def _train(training: list[Digit], held_out: list[Digit]) -> tuple[ViTForImageClassification, float]:

@@ -2,21 +2,24 @@
 
 import os
 import shutil
-import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
 
+from deploy.local.demo_folder import DEMO_MODEL
 from deploy.local.embedded_triton import find_embedded_triton, has_nvidia_gpu
 from deploy.local.errors import LocalError
+from deploy.local.port import open_port
+from deploy.local.wanted_models import refuse_export, refuse_ids, served_id, why_export
+from deploy.local.work_folder import SHM, temporary_folder
 from exporter.entry import check_hash, read_entry
 from exporter.errors import ExportError
 from exporter.precision import cpu_has_bf16
+from exporter.repository import refuse_unwritable
 from gateway.settings import load_settings
 
-_SHM: Final = Path("/dev/shm")  # noqa: S108 - where Triton's python backend keeps its regions
 # A region a model, with room to grow while a full batch is in it.
 _MIN_SHM_BYTES: Final = 64 * 1024 * 1024
 
@@ -30,16 +33,27 @@ class Finding:
     problem: str | None = None
 
 
-def examine(repository: Path) -> Iterator[Finding]:
-    """Look at everything `vitriton serve` needs, one finding at a time."""
+def examine(
+    models: list[str], repository: Path, precision: str, port: int | None
+) -> Iterator[Finding]:
+    """Look at everything `vitriton serve` with these arguments needs, one finding at a time.
+
+    What `serve` does at first is done here by the same functions; what they would make is not made.
+    """
     entries = sorted(p for p in repository.glob("*") if p.is_dir())
     checks: list[tuple[str, Callable[[], str]]] = [
         ("embedded Triton", _triton),
         ("shared memory", _shared_memory),
+        ("temporary folder", lambda: str(temporary_folder())),
         ("settings", _settings),
-        ("port", _port),
+        ("port", partial(_port, port)),
         ("device", _device),
-        ("model repository", lambda: _repository(repository)),
+        ("model repository", partial(_repository, repository, len(entries))),
+        ("ids", partial(_ids, models, repository)),
+        *(
+            (f"serving {model}", partial(_serving, model, repository, precision))
+            for model in models or [DEMO_MODEL]
+        ),
         *((f"model {entry.name}", partial(_entry, entry)) for entry in entries),
     ]
     for subject, check in checks:
@@ -54,13 +68,13 @@ def _triton() -> str:
 
 
 def _shared_memory() -> str:
-    free = shutil.disk_usage(_SHM).free
+    free = shutil.disk_usage(SHM).free
     if free < _MIN_SHM_BYTES:
         raise LocalError(
-            f"{_SHM} has {free // 2**20} MiB free, and Triton needs {_MIN_SHM_BYTES // 2**20};"
+            f"{SHM} has {free // 2**20} MiB free, and Triton needs {_MIN_SHM_BYTES // 2**20};"
             " in a container start it with a larger --shm-size"
         )
-    return f"{free // 2**20} MiB free in {_SHM}"
+    return f"{free // 2**20} MiB free in {SHM}"
 
 
 def _settings() -> str:
@@ -68,18 +82,12 @@ def _settings() -> str:
     return "GATEWAY_* variables can be used"
 
 
-def _port() -> str:
+def _port(port: int | None) -> str:
     settings = load_settings()
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((settings.host, settings.port))
-        except OSError as exc:
-            raise LocalError(
-                f"{settings.host}:{settings.port} cannot be opened: {exc.strerror}; something may"
-                " be serving there already, or choose another with --port"
-            ) from exc
-    return f"{settings.host}:{settings.port} is free"
+    chosen = settings.port if port is None else port
+    with open_port(settings.host, chosen) as listener:
+        host, opened = listener.getsockname()[:2]
+        return f"{host}:{opened} is free"
 
 
 def _device() -> str:
@@ -89,11 +97,29 @@ def _device() -> str:
     return f"CPU, {len(os.sched_getaffinity(0))} processors, {bf16} bfloat16"
 
 
-def _repository(repository: Path) -> str:
-    if not repository.is_dir():
-        raise LocalError(f"{repository} is not there; `vitriton export` makes it")
-    entries = [p for p in repository.iterdir() if p.is_dir()]
-    return f"{repository} holds {len(entries)} model{'' if len(entries) == 1 else 's'}"
+def _repository(repository: Path, entries: int) -> str:
+    holds = f"{repository} holds {entries} model{'' if entries == 1 else 's'}"
+    try:
+        refuse_unwritable(repository)
+    except ExportError as exc:
+        if not entries:
+            raise
+        # What is there can be served.
+        return f"{holds} and takes no others: {exc}"
+    return holds if repository.is_dir() else f"{repository} is not there, and can be made"
+
+
+def _ids(models: list[str], repository: Path) -> str:
+    refuse_ids(models, repository)
+    return ", ".join(served_id(model) for model in models or [DEMO_MODEL])
+
+
+def _serving(model: str, repository: Path, precision: str) -> str:
+    reason = why_export(model, repository, precision)
+    if reason is None:
+        return f"{repository} holds it"
+    refuse_export(model, repository)
+    return f"`serve` exports it first: {reason}"
 
 
 def _entry(entry: Path) -> str:

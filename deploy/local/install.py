@@ -52,7 +52,8 @@ def progress(lines: Iterable[str]) -> Iterator[str]:
         elif (file := _FILE.match(line)) and _megabytes(file[2], file[3]) >= _LARGE_MB:
             yield f"{file[1]}, {file[2]} {file[3]}"
         elif unpacking := _UNPACKING.match(line):
-            yield f"unpacking {len(unpacking[1].split(','))} packages"
+            count = unpacking[1].count(",") + 1
+            yield f"unpacking {count} package{'' if count == 1 else 's'}"
 
 
 def _megabytes(number: str, unit: str) -> float:

@@ -7,7 +7,6 @@ import asyncio
 import logging
 import os
 import shlex
-import shutil
 import signal
 import socket
 import sys
@@ -22,11 +21,13 @@ from typing import Final
 
 from deploy.local.children import describe_end, kill_session, running, until
 from deploy.local.cpu_latency import cpu_latency, ignored_because
+from deploy.local.demo_folder import DEMO_FOLDER, DEMO_MODEL
 from deploy.local.embedded_triton import EmbeddedTriton, find_embedded_triton
 from deploy.local.errors import LocalError
+from deploy.local.port import open_port
 from deploy.local.triton_server import TRITON_LOG, RunningTriton, running_triton
-from deploy.local.wanted_models import DEMO_FOLDER, DEMO_MODEL, ExportFailed, prepare_models
-from gateway.ports import reserve_port
+from deploy.local.wanted_models import ExportFailed, prepare_models
+from deploy.local.work_folder import work_folder
 from gateway.settings import load_settings
 
 log = logging.getLogger("vitriton")
@@ -63,7 +64,7 @@ def serve(request: ServeRequest) -> None:
     settings = load_settings()
     port = settings.port if request.port is None else request.port
     with (
-        _bind(settings.host, port) as listener,
+        open_port(settings.host, port) as listener,
         _idle_processors(request.cpu_latency_us),
         _work_folder() as work,
     ):
@@ -88,31 +89,28 @@ def _idle_processors(latency_us: int | None) -> Iterator[None]:
 @contextmanager
 def _work_folder() -> Iterator[Path]:
     """A temporary folder; after a failure Triton's log in it is kept, and named."""
-    work = Path(tempfile.mkdtemp(prefix="vitriton-"))
-    log_file = work / TRITON_LOG
-    try:
-        yield work
-    except ExportFailed:
-        raise
-    except LocalError as exc:
-        if not log_file.exists():
+    with work_folder() as work:
+        try:
+            yield work
+        except ExportFailed:
             raise
+        except LocalError as exc:
+            kept = _keep(work / TRITON_LOG)
+            if kept is None:
+                raise
+            raise LocalError(f"{exc} (Triton's log: {kept})") from exc
+
+
+def _keep(log_file: Path) -> Path | None:
+    """Move a log out of the folder that will be removed; none if there is none, or no room."""
+    if not log_file.exists():
+        return None
+    try:
         kept = Path(tempfile.mkdtemp(prefix="vitriton-log-")) / TRITON_LOG
         log_file.rename(kept)
-        raise LocalError(f"{exc} (Triton's log: {kept})") from exc
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    """A socket that keeps the gateway's port, so that a taken one shows before any work."""
-    try:
-        return reserve_port(host, port)
-    except OSError as exc:
-        raise LocalError(
-            f"port {port} on {host} cannot be opened: {exc.strerror}; choose another"
-            " with --port (PORT=… with make), or 0 for a free one"
-        ) from exc
+    except OSError:
+        return None
+    return kept
 
 
 async def _serve(

@@ -19,6 +19,11 @@ from deploy.local.embedded_triton import (
     has_nvidia_gpu,
 )
 from deploy.local.errors import LocalError
+from deploy.local.work_folder import (
+    remove_shared_memory,
+    shared_memory_prefix,
+    told_as_temporary,
+)
 from gateway.cpus import available_cpus
 from gateway.errors import GatewayError
 from gateway.triton import TritonClient
@@ -31,7 +36,6 @@ _LOAD_TIMEOUT_S: Final = 300.0
 _EXIT_TIMEOUT_S: Final = 10
 _GRACE_S: Final = _EXIT_TIMEOUT_S + 10
 _MIB: Final = 1024 * 1024
-_SHM: Final = Path("/dev/shm")  # noqa: S108 - where Triton's python backend keeps its regions
 # Room for a full batch of 224×224 pixels without growing; the default of 1 MiB grows often.
 _SHM_REGION_BYTES: Final = 8 * _MIB
 # Linux cuts process names to 15 characters.
@@ -80,8 +84,8 @@ async def running_triton(
         LocalError: It did not start.
     """
     backends = work / "backends"
-    assemble_backend_directory(triton, backends)
-    shm_prefix = f"vitriton-{os.getpid()}-"
+    with told_as_temporary(work):
+        assemble_backend_directory(triton, backends)
     grpc_port, metrics_port = free_ports(2)
     log = work / TRITON_LOG
     on_gpu = has_nvidia_gpu()
@@ -101,7 +105,7 @@ async def running_triton(
         "--metrics-address=127.0.0.1",
         f"--metrics-port={metrics_port}",
         f"--exit-timeout-secs={_EXIT_TIMEOUT_S}",
-        f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
+        f"--backend-config=python,shm-region-prefix-name={shared_memory_prefix(work)}",
         f"--backend-config=python,shm-default-byte-size={_SHM_REGION_BYTES}",
     ]
     try:
@@ -114,8 +118,7 @@ async def running_triton(
             yield server
     finally:
         # Triton clears up after itself unless it is killed.
-        for region in _SHM.glob(f"{shm_prefix}*"):
-            region.unlink(missing_ok=True)
+        remove_shared_memory(work)
 
 
 async def _until_live(client: TritonClient, server: RunningTriton) -> None:

@@ -6,6 +6,7 @@ Exports run in a process of their own, so that torch's memory is gone when servi
 import asyncio
 import logging
 import os
+import shlex
 import sys
 import urllib.request
 from asyncio.subprocess import DEVNULL
@@ -15,16 +16,18 @@ from typing import Final
 from huggingface_hub import constants, hf_hub_url, try_to_load_from_cache
 
 from deploy.local.children import running
+from deploy.local.demo_folder import DEMO_FOLDER, DEMO_MODEL, refuse_unwritable_demo
 from deploy.local.errors import LocalError
+from deploy.local.invocation import vitriton_command
 from exporter.digest import checkpoint_digest
 from exporter.entry import read_entry
 from exporter.errors import ExportError
-from gateway.modelspec import triton_model_name
+from exporter.repository import refuse_unwritable
+from exporter.source import refuse_file
+from gateway.modelspec import is_model_id, triton_model_name
 
 log = logging.getLogger("vitriton")
 
-DEMO_MODEL: Final = "vitriton/vit-digits"
-DEMO_FOLDER: Final = Path("demo")
 HUB_MODEL: Final = "google/vit-base-patch16-224"
 
 _WEIGHTS: Final = "model.safetensors"
@@ -46,10 +49,11 @@ async def prepare_models(models: list[str], repository: Path, precision: str) ->
 
     Raises:
         LocalError: A model is not in the repository and cannot be exported.
+        ExportError: The same, as an export would say.
     """
     if not models:
         return await _prepare_defaults(repository, precision)
-    _refuse_shared_ids(models)
+    refuse_ids(models, repository)
     for model in models:
         await _prepare(model, repository, precision)
     # In the order given, without repetition.
@@ -61,36 +65,57 @@ def served_id(model: str) -> str:
     return Path(model).resolve().name if Path(model).is_dir() else model
 
 
-def _refuse_shared_ids(models: list[str]) -> None:
+def refuse_ids(models: list[str], repository: Path) -> None:
+    """Refuse checkpoint folders whose names will not do as ids.
+
+    Raises:
+        LocalError: With the commands that serve such a folder under another id.
+    """
     sources: dict[str, str] = {}
     for model in models:
-        first = sources.setdefault(served_id(model), model)
+        model_id = served_id(model)
+        if Path(model).is_dir() and not is_model_id(model_id):
+            raise LocalError(
+                f"{model} cannot be served under its folder's name, which is no model id (letters,"
+                f" digits, '.', '_' and '-', no '--'); {_export_by_name(model, repository)}"
+            )
+        first = sources.setdefault(model_id, model)
         if first != model and Path(first).resolve() != Path(model).resolve():
             raise LocalError(
-                f"{first} and {model} would both be served as {served_id(model)}; export one of"
-                " them under another id with `vitriton export --name`, and serve that id"
+                f"{first} and {model} would both be served as {model_id}; give one of them another"
+                f" id: {_export_by_name(model, repository)}"
             )
+
+
+def _export_by_name(model: str, repository: Path) -> str:
+    """The two commands that serve a folder under an id of the user's own."""
+    vitriton, folder = vitriton_command(), shlex.quote(str(repository))
+    return (
+        f"run {vitriton} export {shlex.quote(model)} --name ORG/NAME --output {folder}"
+        f", then {vitriton} serve ORG/NAME --repository {folder}"
+    )
 
 
 async def _prepare_defaults(repository: Path, precision: str) -> list[str]:
     """The hub's ViT if it is to be had, and always the demo, which needs no download."""
     await _prepare(DEMO_MODEL, repository, precision)
-    is_there = not _why_export(HUB_MODEL, repository, precision)
+    is_there = not why_export(HUB_MODEL, repository, precision)
     if not is_there and not await asyncio.to_thread(_hub_has, HUB_MODEL):
         log.info("%s is not cached and the hub does not answer: serving the demo", HUB_MODEL)
         return [DEMO_MODEL]
     try:
         await _prepare(HUB_MODEL, repository, precision)
-    except ExportFailed as exc:
+    except (ExportFailed, ExportError) as exc:
         log.info("%s: serving the demo without it", exc)
         return [DEMO_MODEL]
     return [HUB_MODEL, DEMO_MODEL]
 
 
 async def _prepare(model: str, repository: Path, precision: str) -> None:
-    reason = await asyncio.to_thread(_why_export, model, repository, precision)
+    reason = await asyncio.to_thread(why_export, model, repository, precision)
     if reason is None:
         return
+    refuse_export(model, repository)
     log.info("exporting %s: %s", model, reason)
     argv = [sys.executable, "-m", "deploy.local.cli", "export", model]
     options = ["--output", str(repository), "--precision", precision]
@@ -100,7 +125,20 @@ async def _prepare(model: str, repository: Path, precision: str) -> None:
             raise ExportFailed(f"{model} could not be exported")
 
 
-def _why_export(model: str, repository: Path, precision: str) -> str | None:
+def refuse_export(model: str, repository: Path) -> None:
+    """Refuse at once what the export would refuse as well, seconds later.
+
+    Raises:
+        LocalError: The demo can be made nowhere.
+        ExportError: MODEL is a file, or the repository cannot be written to.
+    """
+    refuse_file(model)
+    refuse_unwritable(repository)
+    if model == DEMO_MODEL:
+        refuse_unwritable_demo(DEMO_FOLDER)
+
+
+def why_export(model: str, repository: Path, precision: str) -> str | None:
     """Why the repository's entry will not do; none if it will."""
     folder = repository / triton_model_name(served_id(model))
     if not folder.is_dir():
