@@ -28,6 +28,7 @@ from deploy.local.demo_folder import (
 )
 from deploy.local.digits import Digit, load_split, write_pictures
 from deploy.local.errors import LocalError
+from exporter.checkpoint import quiet_libraries
 
 log = logging.getLogger("vitriton")
 
@@ -90,7 +91,9 @@ def _make(folder: Path) -> None:
 
 def _save(model: ViTForImageClassification, folder: Path) -> None:
     try:
-        model.save_pretrained(folder)
+        # Its progress bar for one small file says nothing.
+        with quiet_libraries():
+            model.save_pretrained(folder)
     except SafetensorError as exc:
         # Its own words for what the system refused.
         raise OSError(errno.EIO, str(exc), str(folder)) from exc
