@@ -62,9 +62,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             if options.fd is None
             else socket.socket(fileno=options.fd)
         )
-    except OSError as exc:
+    except (OSError, UnicodeError) as exc:
+        reason = getattr(exc, "strerror", None) or exc
         _refuse(
-            f"port {settings.port} on {settings.host} cannot be opened: {exc.strerror or exc};"
+            f"port {settings.port} on {settings.host} cannot be opened: {reason};"
             " choose another with GATEWAY_PORT and GATEWAY_HOST"
         )
     with reserved, _shared_metrics(settings.worker_count):

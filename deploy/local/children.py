@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import signal
 from asyncio.subprocess import DEVNULL, Process
@@ -14,10 +13,10 @@ from typing import Final, TypeVar
 import psutil
 
 from deploy.local.errors import LocalError
+from gateway.process import end_with_parent
 
 T = TypeVar("T")
 
-_PR_SET_PDEATHSIG: Final = 1
 _POLL_S: Final = 0.05
 
 
@@ -53,17 +52,12 @@ async def running(
             stderr=output,
             pass_fds=pass_fds,
             start_new_session=True,
-            preexec_fn=_end_with_parent,
+            preexec_fn=end_with_parent,
         )
     try:
         yield process
     finally:
         await _stop(process, grace_s)
-
-
-def _end_with_parent() -> None:
-    """Have the kernel send SIGTERM should the parent be killed; runs in the child before exec."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 async def _stop(process: Process, grace_s: float) -> None:
