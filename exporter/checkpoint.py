@@ -5,6 +5,7 @@ Whatever the source, the model is loaded from a folder, so all three take one pa
 """
 
 import json
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,6 +44,7 @@ _LOAD_ERRORS: Final = (
 )
 # A counter of batch normalisation that older checkpoints lack.
 _UNUSED_AT_INFERENCE: Final = ".num_batches_tracked"
+_LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,12 +242,18 @@ def read_problem_type(config: Any) -> ProblemType | None:
 
 
 def read_labels(config: Any, num_labels: int) -> tuple[str, ...]:
-    """Label of each logit, by id; fine-tunes may have integer labels, clients need strings.
+    """Label of each logit, by id, as text that every JSON reader takes.
+
+    Fine-tunes may have integer labels, or some that were cut inside a character: a lone surrogate,
+    which has no UTF-8, becomes U+FFFD.
 
     Raises:
         ExportError: The config names more labels than there are logits.
     """
-    id2label = {int(i): str(label) for i, label in (config.id2label or {}).items()}
+    id2label = {
+        int(i): _LONE_SURROGATE.sub("\ufffd", str(label))
+        for i, label in (config.id2label or {}).items()
+    }
     if id2label and max(id2label) >= num_labels:
         raise ExportError(
             f"id2label names label {max(id2label)}, but the model has only {num_labels} logits"

@@ -168,6 +168,7 @@ def test_random_weights_take_a_local_folders_architecture(broken: Path, tmp_path
         ({"0": "日本語", "1": 'quo"te\n', "2": ""}, None, ("日本語", 'quo"te\n', "")),
         ({"0": "score"}, "regression", ("score",)),
         ({"0": "yes"}, None, ("yes",)),
+        ({"0": "\ud83d", "1": "a\udc00b"}, None, ("\ufffd", "a\ufffdb")),
         ({"0": "x", "1": "y"}, "multi_label_classification", ("x", "y")),
     ],
 )
