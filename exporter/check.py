@@ -5,7 +5,7 @@ from pathlib import Path
 
 from exporter.checkpoint import load_checkpoint, quiet_libraries, read_labels, read_problem_type
 from exporter.entry import check_hash, read_entry
-from exporter.errors import ExportError
+from exporter.errors import ExportError, refusing
 from exporter.graph import load_graph, refuse_device_constants
 from exporter.preprocessing import read_image_steps
 from exporter.sample import make_sample
@@ -31,6 +31,11 @@ def check_entry(entry: Path, source: str | None, allow_pickle: bool) -> ModelSpe
     Raises:
         ExportError: They differ, or one of them cannot be read.
     """
+    with quiet_libraries(), refusing(f"{entry} cannot be checked"):
+        return _check(entry, source, allow_pickle)
+
+
+def _check(entry: Path, source: str | None, allow_pickle: bool) -> ModelSpec:
     found = read_entry(entry)
     check_hash(found)
     spec, max_batch_size = found.spec, found.max_batch_size
@@ -39,17 +44,16 @@ def check_entry(entry: Path, source: str | None, allow_pickle: bool) -> ModelSpe
             f"{entry} was not made from the hub; name its checkpoint: vitriton export CHECKPOINT"
             f" --check {entry}"
         )
-    with quiet_libraries():
-        checkpoint = load_checkpoint(
-            source or spec.hub_id or spec.model_id,
-            None if source else spec.revision,
-            spec.weights == "random",
-            allow_pickle,
-        )
-        steps = read_image_steps(
-            checkpoint.image_processor, getattr(checkpoint.model.config, "num_channels", 3)
-        )
-        sample = make_sample(checkpoint.model, steps, max_batch_size)
+    checkpoint = load_checkpoint(
+        source or spec.hub_id or spec.model_id,
+        None if source else spec.revision,
+        spec.weights == "random",
+        allow_pickle,
+    )
+    steps = read_image_steps(
+        checkpoint.image_processor, getattr(checkpoint.model.config, "num_channels", 3)
+    )
+    sample = make_sample(checkpoint.model, steps, max_batch_size)
     if (steps.preprocessing, steps.input_size) != (spec.preprocessing, spec.input_size):
         raise ExportError(f"{entry} has another preprocessing than its checkpoint")
     if read_labels(checkpoint.model.config, sample.expected.shape[1]) != spec.id2label:

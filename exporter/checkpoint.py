@@ -1,47 +1,38 @@
-"""Find and load a checkpoint: a hub id, a local folder, or an architecture with random weights.
+"""Load a checkpoint: its trained weights, or its architecture with random ones.
 
 Weights come from safetensors only, code from transformers only (`trust_remote_code` never).
 Whatever the source, the model is loaded from a folder, so all three take one path.
 """
 
-import json
 import re
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, Final, Literal, cast, get_args
 
 import torch
-from httpx2 import HTTPError
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    StrictDataclassError,
-)
-from safetensors import SafetensorError
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
 from transformers.utils import logging as transformers_logging
 
-from exporter.digest import CONFIG_FILES, PICKLE_FILES, WEIGHT_FILES, checkpoint_digest
-from exporter.errors import ExportError, first_line
-from exporter.presets import PRESETS
-from exporter.source import refuse_file
-from gateway.modelspec import ProblemType, is_model_id
+from exporter.diagnosis import reason_with_field
+from exporter.digest import checkpoint_digest
+from exporter.errors import ExportError, shortened
+from exporter.folder import (
+    CONFIG_FILE,
+    PREPROCESSOR_FILES,
+    CheckpointFiles,
+    CheckpointFolder,
+    is_file,
+    read_checkpoint_files,
+)
+from exporter.source import checkpoint_folder
+from exporter.tensors import describe_mismatches, refuse_adapter_tensors, stored_dtype
+from gateway.modelspec import ProblemType
 
 # One fixed seed: the same architecture gives the same weights on every machine.
 RANDOM_SEED: Final = 0
 
-
-# What transformers raises for a damaged or unknown checkpoint depends on how far it got.
-_LOAD_ERRORS: Final = (
-    *(OSError, ValueError, RuntimeError, TypeError, LookupError, AttributeError, ArithmeticError),
-    StrictDataclassError,
-)
 # A counter of batch normalisation that older checkpoints lack.
 _UNUSED_AT_INFERENCE: Final = ".num_batches_tracked"
 _LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
@@ -62,6 +53,8 @@ class Checkpoint:
     hub_id: str | None
     """Id on the hub, where it came from there."""
     weights: Literal["checkpoint", "random"]
+    stored_dtype: str | None
+    """What its weights are stored in, such as `bf16`; none where they are random."""
     digest: str
     """See `exporter.digest`."""
 
@@ -74,97 +67,33 @@ def load_checkpoint(
     Raises:
         ExportError: It is not there, is not an image classifier, or lacks weights.
     """
-    weights: Literal["checkpoint", "random"] = "random" if random_weights else "checkpoint"
-    files = CONFIG_FILES + ([] if random_weights else WEIGHT_FILES)
-    if allow_pickle and not random_weights:
-        files = files + PICKLE_FILES
-    with _folder_of(source, revision, random_weights, files) as (folder, commit):
-        model = _random_model(folder) if random_weights else _trained_model(folder, allow_pickle)
-        processor = _image_processor(folder)
-        name = Path(source).resolve().name if Path(source).is_dir() else source
-        digest = checkpoint_digest(folder)
-    hub_id = source if commit else None
-    return Checkpoint(model.eval(), processor, name, commit, hub_id, weights, digest)
-
-
-@contextmanager
-def _folder_of(
-    source: str, revision: str | None, random_weights: bool, files: list[str]
-) -> Iterator[tuple[Path, str | None]]:
-    path = Path(source)
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise ExportError(
-                f"{source} is no checkpoint: it holds no config.json; name the folder that"
-                " `save_pretrained` wrote"
-            )
-        yield path, None
-    elif random_weights and source in PRESETS:
-        with tempfile.TemporaryDirectory(prefix="vitriton-preset-") as folder:
-            preset = PRESETS[source]
-            contents = {
-                "config.json": preset.config,
-                "preprocessor_config.json": preset.preprocessor,
-            }
-            for name, content in contents.items():
-                (Path(folder) / name).write_text(json.dumps(content))
-            yield Path(folder), None
-    elif path.exists() or source.startswith((".", "/", "~")) or not is_model_id(source):
-        refuse_file(source)
-        raise ExportError(
-            f"{source} is neither a checkpoint folder nor a hub id such as"
-            " google/vit-base-patch16-224"
+    with checkpoint_folder(source, revision, random_weights, allow_pickle) as folder:
+        files = read_checkpoint_files(folder, random_weights, allow_pickle)
+        dtype = stored_dtype(source, files.weights)
+        model = (
+            _random_model(folder) if random_weights else _trained_model(folder, files, allow_pickle)
         )
-    else:
-        yield _download(source, revision, files)
-
-
-def _download(model_id: str, revision: str | None, files: list[str]) -> tuple[Path, str]:
-    """Folder and commit of the hub's files, from the hub's own cache when they are there."""
-    try:
-        folder = Path(snapshot_download(model_id, revision=revision, allow_patterns=files))
-    except (HfHubHTTPError, LocalEntryNotFoundError) as exc:
-        raise ExportError(f"{model_id} {_why_not_downloaded(exc, revision)}") from exc
-    except HFValidationError as exc:
-        raise ExportError(f"{model_id!r} is no hub id: {first_line(exc)}") from exc
-    except (OSError, HTTPError) as exc:
-        raise ExportError(
-            f"{model_id} could not be downloaded: {first_line(exc)}; try again, what has arrived"
-            " is kept"
-        ) from exc
-    # The cache's layout is `snapshots/<commit>`.
-    return folder, folder.name
-
-
-def _why_not_downloaded(
-    error: HfHubHTTPError | LocalEntryNotFoundError, revision: str | None
-) -> str:
-    # What the hub answered is lost from the error's surface where the cache was tried in vain.
-    response = getattr(error, "response", None)
-    if response is None:
-        response = getattr(error.__cause__, "response", None)
-    if response is None:
-        return (
-            "is not in the hub's cache and the hub does not answer; name a local checkpoint folder,"
-            f" or add `--init random` with one of {', '.join(PRESETS)}"
+        return Checkpoint(
+            model=model.eval(),
+            image_processor=_image_processor(folder),
+            model_id=folder.model_id,
+            revision=folder.commit,
+            hub_id=source if folder.commit else None,
+            weights="random" if random_weights else "checkpoint",
+            stored_dtype=dtype,
+            digest=checkpoint_digest(folder.path),
         )
-    return {
-        401: "does not exist, or is private or gated: set HF_TOKEN",
-        403: "is gated: ask for access on its page and set HF_TOKEN",
-        404: f"does not exist on the hub{f' at revision {revision}' if revision else ''}",
-    }.get(response.status_code, f"could not be read: the hub answered {response.status_code}")
 
 
-def _trained_model(folder: Path, allow_pickle: bool) -> Any:
-    if not allow_pickle and not any(folder.glob("*.safetensors")):
-        if any(folder.glob("*.bin")):
-            raise ExportError(
-                f"{folder} has pickled weights only; add --allow-pickle if you trust their source"
-            )
-        raise ExportError(f"{folder} has no weights: no *.safetensors file is in it")
+def _trained_model(folder: CheckpointFolder, files: CheckpointFiles, allow_pickle: bool) -> Any:
+    if files.config.get("quantization_config"):
+        raise ExportError(
+            f"{folder.source} has quantized weights (quantization_config in {CONFIG_FILE}); export"
+            " the checkpoint that they were made from"
+        )
     try:
         model, report = AutoModelForImageClassification.from_pretrained(
-            folder,
+            folder.path,
             # With pickles allowed safetensors are still preferred; either way nothing in a
             # pickle but tensors is loaded.
             use_safetensors=None if allow_pickle else True,
@@ -173,40 +102,56 @@ def _trained_model(folder: Path, allow_pickle: bool) -> Any:
             trust_remote_code=False,
             dtype=torch.float32,
             output_loading_info=True,
+            # Then the tensors that do not fit are in the report, and not in the log alone.
+            ignore_mismatched_sizes=True,
         )
-    except UnpicklingError as exc:
-        raise ExportError(
-            f"{folder} cannot be loaded: its pickle holds more than tensors, which is never run"
-        ) from exc
-    except ImportError as exc:
-        raise ExportError(_missing_library(folder, exc)) from exc
-    except (*_LOAD_ERRORS, SafetensorError) as exc:
-        raise ExportError(f"{folder} cannot be loaded: {first_line(exc)}") from exc
-    # transformers only warns and fills what is missing with random numbers.
-    missing = sorted(k for k in report["missing_keys"] if not k.endswith(_UNUSED_AT_INFERENCE))
-    if missing:
-        raise ExportError(
-            f"{folder} has no weights for {missing[0]}"
-            f"{f' and {len(missing) - 1} more' if len(missing) > 1 else ''}; it is not a finished"
-            " image classifier"
-        )
+    except Exception as exc:
+        # Broad on purpose, as in `exporter.errors.refusing`.
+        reason = reason_with_field(exc, folder.path, CONFIG_FILE, _read_architecture)
+        raise ExportError(f"{folder.source} cannot be loaded: {reason}") from exc
+    _refuse_other_weights(folder.source, report)
     return model
 
 
-def _random_model(folder: Path) -> Any:
+def _refuse_other_weights(source: str, report: dict[str, Any]) -> None:
+    """Refuse what transformers only warns of: it fills gaps with random numbers."""
+    refuse_adapter_tensors(source, report["unexpected_keys"])
+    if report["mismatched_keys"]:
+        raise ExportError(
+            f"{source} has weights of another shape than {CONFIG_FILE} says:"
+            f" {describe_mismatches(report['mismatched_keys'])}; restore the {CONFIG_FILE} that"
+            " was saved with the weights"
+        )
+    missing = sorted(k for k in report["missing_keys"] if not k.endswith(_UNUSED_AT_INFERENCE))
+    if missing:
+        raise ExportError(
+            f"{source} has no weights for {missing[0]}"
+            f"{f' and {len(missing) - 1} more' if len(missing) > 1 else ''}; it is not a finished"
+            " image classifier"
+        )
+
+
+def _random_model(folder: CheckpointFolder) -> Any:
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        config = _read_config(folder.path)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(RANDOM_SEED)
             return _model_class(config)._from_config(config, dtype=torch.float32)
-    except ImportError as exc:
-        raise ExportError(_missing_library(folder, exc)) from exc
-    except _LOAD_ERRORS as exc:
-        raise ExportError(f"{folder} is no image classifier: {first_line(exc)}") from exc
+    except Exception as exc:
+        # As above.
+        reason = reason_with_field(exc, folder.path, CONFIG_FILE, _read_architecture)
+        raise ExportError(f"{folder.source} is no image classifier: {reason}") from exc
 
 
-def _missing_library(folder: Path, exc: ImportError) -> str:
-    return f"{folder} needs a library that is not installed: {first_line(exc)}"
+def _read_config(folder: Path) -> Any:
+    return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+def _read_architecture(folder: Path) -> None:
+    """Build the model of a folder's config, without memory for its weights."""
+    config = _read_config(folder)
+    with torch.device("meta"):
+        _model_class(config)(config)
 
 
 def _model_class(config: Any) -> Any:
@@ -218,15 +163,25 @@ def _model_class(config: Any) -> Any:
     return next((by_name[a] for a in config.architectures or () if a in by_name), candidates[0])
 
 
-def _image_processor(folder: Path) -> Any:
+def _image_processor(folder: CheckpointFolder) -> Any:
     try:
-        return AutoImageProcessor.from_pretrained(
-            folder, backend="pil", local_files_only=True, trust_remote_code=False
-        )
-    except (ImportError, *_LOAD_ERRORS) as exc:
-        raise ExportError(
-            f"{folder} has no usable preprocessor_config.json: {first_line(exc)}"
-        ) from exc
+        return _read_processor(folder.path)
+    except Exception as exc:
+        # As above.
+        present = [name for name in PREPROCESSOR_FILES if is_file(folder.path / name)]
+        if not present:
+            raise ExportError(
+                f"{folder.source} has no {PREPROCESSOR_FILES[0]}: save the image processor that it"
+                " was trained with into the folder too, with `save_pretrained`"
+            ) from exc
+        reason = reason_with_field(exc, folder.path, present[-1], _read_processor)
+        raise ExportError(f"{folder.source} has no usable image processor: {reason}") from exc
+
+
+def _read_processor(folder: Path) -> Any:
+    return AutoImageProcessor.from_pretrained(
+        folder, backend="pil", local_files_only=True, trust_remote_code=False
+    )
 
 
 def read_problem_type(config: Any) -> ProblemType | None:
@@ -237,7 +192,7 @@ def read_problem_type(config: Any) -> ProblemType | None:
     """
     problem_type = config.problem_type
     if problem_type is not None and problem_type not in get_args(ProblemType):
-        raise ExportError(f"the config's problem_type {problem_type!r} is unknown")
+        raise ExportError(f"the config's problem_type {shortened(repr(problem_type))} is unknown")
     return cast(ProblemType | None, problem_type)
 
 

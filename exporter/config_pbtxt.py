@@ -10,7 +10,7 @@ from typing import Final, Literal
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
-from exporter.errors import ExportError
+from exporter.errors import ExportError, reason_of
 from gateway.modelspec import (
     CONTRACT_PARAMETER,
     INPUT_NAME,
@@ -169,4 +169,4 @@ def parse_pbtxt(text: str) -> pb.ModelConfig:
     try:
         return text_format.Parse(text, pb.ModelConfig())
     except text_format.ParseError as exc:
-        raise ExportError(f"config.pbtxt cannot be read: {exc}") from exc
+        raise ExportError(f"config.pbtxt cannot be read: {reason_of(exc)}") from exc

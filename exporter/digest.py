@@ -1,12 +1,14 @@
 """Tell one checkpoint folder from another by what an export takes from it. Needs no torch."""
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Final
 
-# transformers prefers the last one, which newer releases write, to the second.
-CONFIG_FILES: Final = ["config.json", "preprocessor_config.json", "processor_config.json"]
-WEIGHT_FILES: Final = ["*.safetensors", "model.safetensors.index.json"]
+from exporter.folder import ADAPTER_FILES, CONFIG_FILE, PREPROCESSOR_FILES, is_file
+
+CONFIG_FILES: Final = [CONFIG_FILE, *PREPROCESSOR_FILES]
+WEIGHT_FILES: Final = ["*.safetensors", "model.safetensors.index.json", *ADAPTER_FILES]
 PICKLE_FILES: Final = ["pytorch_model*.bin", "pytorch_model.bin.index.json"]
 
 
@@ -17,8 +19,20 @@ def sha256_of(path: Path) -> str:
 
 
 def checkpoint_digest(folder: Path) -> str:
-    """SHA-256 over names and contents of the files that make a model, hexadecimal."""
+    """SHA-256 over names and contents of the files that make a model, hexadecimal.
+
+    Adapters count too: a folder that has got one since its export is another checkpoint.
+    """
     patterns = CONFIG_FILES + WEIGHT_FILES + PICKLE_FILES
-    files = sorted({path for pattern in patterns for path in folder.glob(pattern)})
-    listing = "".join(f"{sha256_of(path)}  {path.name}\n" for path in files)
-    return hashlib.sha256(listing.encode()).hexdigest()
+    paths = {path for pattern in patterns for path in folder.glob(pattern)}
+    listing = b"".join(_line(path) for path in sorted(paths) if is_file(path))
+    return hashlib.sha256(listing).hexdigest()
+
+
+def _line(path: Path) -> bytes:
+    try:
+        content = sha256_of(path)
+    except OSError:
+        # What cannot be read is no part of the model, or its export has failed already.
+        content = "unreadable"
+    return f"{content}  ".encode() + os.fsencode(path.name) + b"\n"

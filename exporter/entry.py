@@ -5,7 +5,7 @@ from pathlib import Path
 
 from exporter.config_pbtxt import parse_pbtxt
 from exporter.digest import sha256_of
-from exporter.errors import ExportError, first_line
+from exporter.errors import ExportError, reason_of
 from exporter.repository import CONFIG_FILE, CONFIGS_FOLDER, MODEL_FILE, versions_of
 from gateway.modelspec import (
     CONTRACT_PARAMETER,
@@ -57,7 +57,7 @@ def _read_config(file: Path) -> tuple[ModelSpec, int]:
     except InvalidContract as exc:
         raise ExportError(f"{file} has no usable contract ({exc}); export it again") from exc
     except (OSError, UnicodeDecodeError) as exc:
-        raise ExportError(f"{file} cannot be read: {first_line(exc)}") from exc
+        raise ExportError(f"{file} cannot be read: {reason_of(exc)}") from exc
     dims = [list(tensor.dims) for tensor in config.input]
     if dims != [list(input_dims(spec))]:
         raise ExportError(f"{file} has another input than its contract; export the model again")
@@ -68,9 +68,13 @@ def check_hash(entry: Entry) -> None:
     """Compare the newest graph with the hash in the contract.
 
     Raises:
-        ExportError: They differ.
+        ExportError: They differ, or the graph cannot be read.
     """
-    if sha256_of(entry.model_file) != entry.spec.sha256:
+    try:
+        digest = sha256_of(entry.model_file)
+    except OSError as exc:
+        raise ExportError(f"{entry.model_file} cannot be read: {exc.strerror}") from exc
+    if digest != entry.spec.sha256:
         raise ExportError(
             f"{entry.model_file} is not the file that was verified: its sha256 differs from the"
             " contract's; export the model again"

@@ -1,11 +1,113 @@
-"""The one error of an export."""
+"""The one error of an export, and what a library's error says in one line."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import Final
+
+# About three lines of a terminal.
+_MAX_CHARS: Final = 300
+# What transformers says where a model or processor lacks its library. Some of these texts end in
+# an install command and some in a link.
+_MISSING_LIBRARY: Final = re.compile(r"(\S+) requires the (\S+) library but it was not found")
+# Their wheels fit one release of torch: without a word on it, pip would replace the torch that is
+# installed.
+_NEED_THIS_TORCH: Final = frozenset({"timm", "torchvision"})
+_ID_TO_CHOOSE: Final = "ORG/NAME"
+# Python's own errors: their texts are often a bare name or number.
+_NEED_THEIR_NAME: Final = (
+    LookupError,
+    AttributeError,
+    TypeError,
+    ArithmeticError,
+    AssertionError,
+    MemoryError,
+    EOFError,
+)
 
 
 class ExportError(Exception):
     """The model cannot be exported; the message is one line with the reason and the way out."""
 
+    def __init__(self, message: str) -> None:
+        # Names of folders, and what a library says, may hold anything.
+        super().__init__(one_line(message))
 
-def first_line(exc: BaseException) -> str:
-    """What a foreign exception says, without the rest of its text."""
+
+def one_line(text: str) -> str:
+    """`text` with each run of white space as one space, and `�` for what cannot be printed."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
+
+
+def shortened(text: str, max_chars: int = _MAX_CHARS) -> str:
+    """`text` on one line, whole or up to the end of a sentence or word, then `…`."""
+    line = one_line(text)
+    if len(line) <= max_chars:
+        return line
+    kept = line[: max_chars - 1]
+    sentence = max(kept.rfind(end) for end in (". ", "! ", "? "))
+    # The end of a sentence, unless that would leave out most of what there is room for.
+    if sentence >= max_chars // 2:
+        return f"{kept[: sentence + 1]} …"
+    word = kept.rfind(" ")
+    return f"{kept[:word] if word >= max_chars // 2 else kept}…"
+
+
+def reason_of(exc: BaseException) -> str:
+    """What a library's exception says, whole, on one line of at most 300 characters."""
     text = str(exc).strip()
-    return text.splitlines()[0] if text else type(exc).__name__
+    if not text:
+        return type(exc).__name__
+    if isinstance(exc, ImportError):
+        return _missing_library(exc)
+    if isinstance(exc, OSError) and exc.strerror:
+        return shortened(f"{exc.strerror}: {exc.filename}" if exc.filename else exc.strerror)
+    return shortened(f"{type(exc).__name__}: {text}" if isinstance(exc, _NEED_THEIR_NAME) else text)
+
+
+def _missing_library(exc: ImportError) -> str:
+    """Name of a library that is not installed, and the command that installs it."""
+    found = _MISSING_LIBRARY.search(str(exc))
+    if found:
+        subject, library = found[1], found[2]
+    elif isinstance(exc, ModuleNotFoundError) and exc.name:
+        subject, library = "it", exc.name.partition(".")[0]
+    else:
+        return shortened(str(exc))
+    package = library.lower()
+    command = f"pip install {package}"
+    if package in _NEED_THIS_TORCH:
+        # Without the build, such as "+cpu", which no package index has.
+        command += f" torch=={version('torch').partition('+')[0]}"
+    return f"{subject} needs the library {library}, which is not installed: `{command}`"
+
+
+def export_then_serve(source: str, model_id: str | None, *options: str) -> str:
+    """The commands that export a checkpoint with these options and then serve it.
+
+    Args:
+        source: The checkpoint.
+        model_id: Id it is served under; none has the user choose one.
+        options: Of `vitriton export`.
+    """
+    if model_id is None:
+        model_id, options = _ID_TO_CHOOSE, (*options, "--name", _ID_TO_CHOOSE)
+    export = shlex.join(["vitriton", "export", source, *options])
+    return f"`{export}`, then `vitriton serve {model_id}`"
+
+
+@contextmanager
+def refusing(what: str) -> Iterator[None]:
+    """Turn every exception of a block into an `ExportError`: `what`, a colon, the reason.
+
+    Broad on purpose: torch, transformers, safetensors and Pillow read files of strangers here, and
+    end in whatever their code comes to (`EOFError`, `MemoryError`, failed assertions).
+    """
+    try:
+        yield
+    except ExportError:
+        raise
+    except Exception as exc:
+        raise ExportError(f"{what}: {reason_of(exc)}") from exc

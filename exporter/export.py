@@ -1,6 +1,7 @@
 """One export from checkpoint to model repository. Read this first."""
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +18,7 @@ from exporter.checkpoint import (
 )
 from exporter.config_pbtxt import ServingOptions, build_model_config, check_options, to_pbtxt
 from exporter.digest import sha256_of
-from exporter.errors import ExportError
+from exporter.errors import ExportError, export_then_serve, refusing, shortened
 from exporter.graph import in_precision, load_graph, on_gpu, refuse_device_constants, save, trace
 from exporter.last_layer import with_short_last_layer
 from exporter.precision import Precision, choose_dtype
@@ -78,16 +79,18 @@ def export_model(request: ExportRequest) -> ModelSpec:
     check_options(request.options)
     refuse_unwritable(request.repository)
     dtype = choose_dtype(request.precision)
-    with quiet_libraries():
+    with quiet_libraries(), refusing(f"{request.source} cannot be exported"):
         log.info("loading %s", request.source)
         checkpoint = load_checkpoint(
             request.source, request.revision, request.random_weights, request.allow_pickle
         )
         model_id = request.name or checkpoint.model_id
         if not is_model_id(model_id):
+            options = ["--allow-pickle"] if request.allow_pickle else []
             raise ExportError(
-                f"{model_id!r} is no model id: letters, digits, '.', '_' and '-', no '--', with one"
-                " '/' at most; choose one with --name"
+                f"{shortened(model_id)!r} is no model id (letters, digits, '.', '_' and '-', no"
+                " '--', with one '/' at most); choose one:"
+                f" {export_then_serve(request.source, None, *options)}"
             )
         return _write(checkpoint, model_id, dtype, request)
 
@@ -99,6 +102,9 @@ def _write(
         checkpoint.image_processor, getattr(checkpoint.model.config, "num_channels", 3)
     )
     sample = make_sample(checkpoint.model, steps, request.options.largest_batch_size)
+    # Read before the work of minutes begins, as they too can be refused.
+    id2label = read_labels(checkpoint.model.config, sample.expected.shape[1])
+    problem_type = read_problem_type(checkpoint.model.config)
     name = triton_model_name(model_id)
     with stage_model(request.repository, name, keeps_versions=not request.replaces) as staged:
         log.info("tracing %s in %s", model_id, dtype)
@@ -111,8 +117,8 @@ def _write(
             weights=checkpoint.weights,
             checkpoint_sha256=checkpoint.digest,
             sha256=sha256_of(staged.model_file),
-            id2label=read_labels(checkpoint.model.config, sample.expected.shape[1]),
-            problem_type=read_problem_type(checkpoint.model.config),
+            id2label=id2label,
+            problem_type=problem_type,
             preprocessing=steps.preprocessing,
             input_size=steps.input_size,
             dtype=dtype,
@@ -122,17 +128,16 @@ def _write(
             | {library: version(library) for library in _LIBRARIES},
         )
         write_configs(spec, request.options, staged)
-    figures = [describe_parity(parity)]
-    if low_precision is not None:
-        figures.append(describe_low_precision(low_precision, dtype))
-    log.info(
-        "%s is in %s, version %d: %s",
-        model_id,
-        request.repository,
-        staged.version,
-        "; ".join(figures),
-    )
+    figures = "; ".join(_figures(spec))
+    log.info("%s is in %s, version %d: %s", model_id, request.repository, staged.version, figures)
     return spec
+
+
+def _figures(spec: ModelSpec) -> Iterator[str]:
+    """What was found."""
+    yield describe_parity(spec.parity)
+    if spec.low_precision is not None:
+        yield describe_low_precision(spec.low_precision, spec.dtype)
 
 
 def _build(

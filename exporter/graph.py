@@ -16,15 +16,10 @@ import torch
 from torch.nn.modules.module import register_module_forward_hook
 from tqdm import tqdm
 
-from exporter.errors import ExportError, first_line
+from exporter.errors import ExportError, reason_of
+from exporter.precision import TORCH_DTYPES
 from exporter.preprocessing import ImageSteps, Normalization
 from gateway.modelspec import CHANNELS, Dtype
-
-TORCH_DTYPES: Final[dict[Dtype, torch.dtype]] = {
-    "fp32": torch.float32,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-}
 
 # Not 1: a dimension of size 1 broadcasts, and the trace could hide that it was the batch.
 _TRACED_BATCH: Final = 2
@@ -123,7 +118,7 @@ def _traced(model: Any, steps: ImageSteps, batch_size: int) -> torch.jit.ScriptM
         with torch.inference_mode(), _quiet(), _progress():
             traced: torch.jit.ScriptModule = torch.jit.trace(wrapped, example, check_trace=False)
     except (ValueError, RuntimeError, TypeError, AttributeError) as exc:
-        raise ExportError(f"the model cannot be traced: {first_line(exc)}") from exc
+        raise ExportError(f"the model cannot be traced: {reason_of(exc)}") from exc
     return traced
 
 
@@ -221,7 +216,7 @@ def load_graph(path: Path, device: str = "cpu") -> torch.jit.ScriptModule:
     try:
         graph: torch.jit.ScriptModule = torch.jit.load(str(path), map_location=device)
     except (RuntimeError, ValueError) as exc:
-        raise ExportError(f"{path} is not a TorchScript file: {first_line(exc)}") from exc
+        raise ExportError(f"{path} is not a TorchScript file: {reason_of(exc)}") from exc
     return graph
 
 

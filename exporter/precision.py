@@ -10,6 +10,12 @@ from gateway.modelspec import Dtype
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
+TORCH_DTYPES: Final[dict[Dtype, torch.dtype]] = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+
 _CPU_INFO: Final = Path("/proc/cpuinfo")
 # x86 and 64-bit Arm names of bfloat16 arithmetic; without it torch computes it far slower.
 _BF16_FLAGS: Final = frozenset({"avx512_bf16", "amx_bf16", "bf16"})

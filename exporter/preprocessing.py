@@ -24,7 +24,7 @@ from transformers.models.timm_wrapper.image_processing_timm_wrapper import (
     TimmWrapperImageProcessor,
 )
 
-from exporter.errors import ExportError, first_line
+from exporter.errors import ExportError, reason_of
 from gateway.modelspec import Color, CropRounding, Preprocessing, Resample, Size
 from gateway.pixels import Pixels, fit
 
@@ -103,9 +103,7 @@ def read_image_steps(processor: Any, num_channels: int) -> ImageSteps:
         except AttributeError as exc:
             raise ExportError(f"{name} has no {exc.name}; the gateway does not know it") from exc
         except (TypeError, ValueError, LookupError, ArithmeticError) as exc:
-            raise ExportError(
-                f"{name} has a setting that means nothing: {first_line(exc)}"
-            ) from exc
+            raise ExportError(f"{name} has a setting that means nothing: {reason_of(exc)}") from exc
     _prove(steps, processor, color, name)
     return steps
 
@@ -245,7 +243,7 @@ def _prove(steps: ImageSteps, processor: Any, color: Color, name: str) -> None:
             wanted = np.asarray(processor(image, return_tensors="pt")["pixel_values"][0])
         except _PROCESSOR_ERRORS as exc:
             raise ExportError(
-                f"{name} itself fails on a {image.width}x{image.height} image: {first_line(exc)}"
+                f"{name} itself fails on a {image.width}x{image.height} image: {reason_of(exc)}"
             ) from exc
         actual = steps.normalization.apply(fit(image, steps.preprocessing))
         tolerance = _RELATIVE_TOLERANCE * max(1.0, float(np.abs(wanted).max()))

@@ -1,24 +1,96 @@
-"""What a MODEL that is a path must be: a folder. Needs no torch."""
+"""Find a checkpoint: a local folder, an architecture known by name, or a model of the hub."""
 
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
-from exporter.errors import ExportError
+from httpx2 import HTTPError
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+from exporter.digest import CONFIG_FILES, PICKLE_FILES, WEIGHT_FILES
+from exporter.errors import ExportError, reason_of, shortened
+from exporter.folder import CheckpointFolder, folder_at, refuse_file
+from exporter.presets import PRESETS
+from gateway.modelspec import is_model_id
+
+_MAX_SOURCE_CHARS: Final = 100
 
 
-def refuse_file(source: str) -> None:
-    """Refuse a MODEL that is a regular file: weights, a graph or an archive, without the rest.
+@contextmanager
+def checkpoint_folder(
+    source: str, revision: str | None, random_weights: bool, allow_pickle: bool
+) -> Iterator[CheckpointFolder]:
+    """The folder of `source`, whose files nobody has looked at yet, while the block runs.
+
+    Args:
+        source: A folder, a preset where weights are random, or a hub id.
+        revision: Branch, tag or commit on the hub.
+        random_weights: Leave the weights on the hub.
+        allow_pickle: Download pickled weights too.
 
     Raises:
-        ExportError: With the folder to name instead.
+        ExportError: There is no such thing, or the hub does not give it.
     """
-    path = Path(source)
-    if not path.is_file():
-        return
-    if (path.parent / "config.json").is_file():
-        way_out = f"name the folder that it is in: {path.parent}"
-    else:
-        way_out = (
-            "name the folder that `save_pretrained` wrote, with config.json,"
-            " preprocessor_config.json and *.safetensors"
+    path = folder_at(source)
+    if path is not None:
+        yield CheckpointFolder(path, source)
+    elif random_weights and source in PRESETS:
+        with tempfile.TemporaryDirectory(prefix="vitriton-preset-") as folder:
+            preset = PRESETS[source]
+            contents = {
+                "config.json": preset.config,
+                "preprocessor_config.json": preset.preprocessor,
+            }
+            for name, content in contents.items():
+                (Path(folder) / name).write_text(json.dumps(content))
+            yield CheckpointFolder(Path(folder), source)
+    elif source.startswith((".", "/", "~")) or not is_model_id(source) or Path(source).exists():
+        refuse_file(source)
+        raise ExportError(
+            f"{shortened(source, _MAX_SOURCE_CHARS)} is neither a checkpoint folder nor a hub id"
+            " such as google/vit-base-patch16-224"
         )
-    raise ExportError(f"{source} is a file, and a model is made from a whole checkpoint; {way_out}")
+    else:
+        weights = WEIGHT_FILES + (PICKLE_FILES if allow_pickle else [])
+        patterns = CONFIG_FILES + ([] if random_weights else weights)
+        yield _download(source, revision, patterns)
+
+
+def _download(model_id: str, revision: str | None, patterns: list[str]) -> CheckpointFolder:
+    """The hub's files, from the hub's own cache when they are there."""
+    try:
+        folder = Path(snapshot_download(model_id, revision=revision, allow_patterns=patterns))
+    except (HfHubHTTPError, LocalEntryNotFoundError) as exc:
+        raise ExportError(f"{model_id} {_why_not_downloaded(exc, revision)}") from exc
+    except HFValidationError as exc:
+        raise ExportError(f"{model_id!r} is no hub id: {reason_of(exc)}") from exc
+    except (OSError, HTTPError) as exc:
+        raise ExportError(
+            f"{model_id} could not be downloaded: {reason_of(exc)}; try again, what has arrived"
+            " is kept"
+        ) from exc
+    # The cache's layout is `snapshots/<commit>`.
+    return CheckpointFolder(folder, model_id, folder.name)
+
+
+def _why_not_downloaded(
+    error: HfHubHTTPError | LocalEntryNotFoundError, revision: str | None
+) -> str:
+    # What the hub answered is lost from the error's surface where the cache was tried in vain.
+    response = getattr(error, "response", None)
+    if response is None:
+        response = getattr(error.__cause__, "response", None)
+    if response is None:
+        return (
+            "is not in the hub's cache and the hub does not answer; name a local checkpoint folder,"
+            f" or add `--init random` with one of {', '.join(PRESETS)}"
+        )
+    return {
+        401: "does not exist, or is private or gated: set HF_TOKEN",
+        403: "is gated: ask for access on its page and set HF_TOKEN",
+        404: f"does not exist on the hub{f' at revision {revision}' if revision else ''}",
+    }.get(response.status_code, f"could not be read: the hub answered {response.status_code}")

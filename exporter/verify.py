@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
-from exporter.errors import ExportError, first_line
+from exporter.errors import ExportError, reason_of
 from exporter.preprocessing import ImageSteps
 from gateway.modelspec import CHANNELS, Dtype, LowPrecision, Parity
 
@@ -95,7 +95,7 @@ def eager_logits(model: Any, steps: ImageSteps, images: Images) -> torch.Tensor:
             except (ValueError, RuntimeError, TypeError, AttributeError) as exc:
                 size = f"{steps.input_size.width}x{steps.input_size.height}"
                 raise ExportError(
-                    f"the model does not take {size} images: {first_line(exc)}"
+                    f"the model does not take {size} images: {reason_of(exc)}"
                 ) from exc
     expected = torch.cat(rows).float()
     if expected.ndim != 2 or len(expected) != len(images):

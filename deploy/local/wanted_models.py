@@ -23,7 +23,7 @@ from exporter.digest import checkpoint_digest
 from exporter.entry import read_entry
 from exporter.errors import ExportError
 from exporter.repository import refuse_unwritable
-from exporter.source import refuse_file
+from exporter.folder import refuse_file
 from gateway.modelspec import is_model_id, triton_model_name
 
 log = logging.getLogger("vitriton")

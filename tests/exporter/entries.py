@@ -4,14 +4,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from exporter.config_pbtxt import ServingOptions
+from exporter.errors import ExportError
 from exporter.export import ExportRequest, export_model
 from gateway.modelspec import ModelSpec
 
 MAX_BATCH = 4
+# Without the name of the folder.
+MAX_LINE_CHARS = 500
 
 
 def export(
@@ -33,6 +37,17 @@ def files_below(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def refusal(source: Path | str, repository: Path, **fields: Any) -> str:
+    """The one line that an export ends with; nothing is written."""
+    with pytest.raises(ExportError) as caught:
+        export(source, repository, max_batch_size=1, **fields)
+    line = str(caught.value)
+    assert len(line.splitlines()) == 1
+    assert len(line.replace(str(source), "")) <= MAX_LINE_CHARS
+    assert not repository.exists()
+    return line
 
 
 def edit(path: Path, **fields: Any) -> None:

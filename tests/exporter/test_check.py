@@ -78,3 +78,14 @@ def test_configurations_that_disagree_are_found(
 
     with pytest.raises(ExportError, match=says):
         read_entry(entry)
+
+
+def test_graph_that_cannot_be_read_is_one_line(vit: Path, tmp_path: Path) -> None:
+    """Here the process's own memory, whose first byte root cannot read either."""
+    export(vit, tmp_path / "models", max_batch_size=1)
+    model_file = tmp_path / "models" / "small-vit" / "1" / "model.pt"
+    model_file.unlink()
+    model_file.symlink_to("/proc/self/mem")
+
+    with pytest.raises(ExportError, match=r"model\.pt cannot be read: Input/output error"):
+        check_entry(tmp_path / "models" / "small-vit", str(vit), allow_pickle=False)

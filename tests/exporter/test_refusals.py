@@ -219,15 +219,22 @@ def test_timm_checkpoint_without_timm_names_the_library(
     (folder / "config.json").write_text(json.dumps(config))
     save_file({"x": torch.zeros(1)}, folder / "model.safetensors", {"format": "pt"})
 
-    with pytest.raises(ExportError, match=r"needs a library that is not installed.*timm"):
+    with pytest.raises(
+        ExportError,
+        match=r"needs the library timm, which is not installed: `pip install timm torch==2\.",
+    ):
         export(folder, tmp_path / "models", random_weights=random_weights)
 
 
 @pytest.mark.parametrize(
     ("processor", "says"),
     [
-        ("TimmWrapperImageProcessor", "no usable preprocessor_config.json.*TimmWrapper"),
-        ("LayoutLMv2ImageProcessor", "itself fails on a .* image: .*PyTesseract"),
+        ("TimmWrapperImageProcessor", "no usable image processor.*TimmWrapper"),
+        ("LayoutLMv2ImageProcessor", "itself fails on a .* image: .*`pip install pytesseract`"),
+        (
+            "DINOv3ViTImageProcessorFast",
+            "no usable image processor: .*`pip install torchvision torch==",
+        ),
     ],
 )
 def test_preprocessor_without_its_library_names_it(

@@ -15,7 +15,7 @@ from deploy.local.invocation import vitriton_command
 from deploy.local.port import open_port
 from deploy.local.work_folder import temporary_folder
 from exporter.errors import ExportError
-from exporter.source import refuse_file
+from exporter.folder import refuse_file
 from tests.exporter.entries import files_below
 from tests.stack import ROOT, run_command, run_python, run_vitriton, run_vitriton_as_others
 

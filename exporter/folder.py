@@ -1,0 +1,241 @@
+"""What lies in a checkpoint folder: which files make the model, and what is wrong with them.
+
+transformers would wait for ever on a named pipe, and its errors rarely name the file: so files are
+looked at before transformers reads them. Needs no torch.
+"""
+
+import json
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from exporter.errors import ExportError, export_then_serve, reason_of, shortened
+from gateway.modelspec import is_model_id
+
+CONFIG_FILE: Final = "config.json"
+# transformers prefers the last one, which newer releases write, to the first.
+PREPROCESSOR_FILES: Final = ("preprocessor_config.json", "processor_config.json")
+# Of PEFT, then of the library `adapters`: the weights beside them are those of a part of the model,
+# or of the model before it was trained.
+ADAPTER_FILES: Final = (
+    *("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"),
+    *("adapter.safetensors", "pytorch_adapter.bin", "adapter_fusion_config.json"),
+    *("model_adapter_fusion.safetensors", "pytorch_model_adapter_fusion.bin"),
+    *("head_config.json", "model_head.safetensors", "pytorch_model_head.bin"),
+)
+HOW_TO_MERGE: Final = (
+    "merge it into the model with peft's `merge_and_unload()`, save the result and the image"
+    " processor with `save_pretrained` into another folder, and export that"
+)
+
+_SAFETENSORS: Final = ("model.safetensors", "model.safetensors.index.json")
+_PICKLES: Final = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+_ABSENT: Final = "is not there"
+_GIT_LFS: Final = b"version https://git-lfs.github.com/spec/"
+_WEB_PAGE: Final = (b"<!doctype html", b"<html")
+_HEAD_BYTES: Final = 64
+# Far above any config: the names of 100,000 labels take about 6 MiB.
+_MAX_JSON_MIB: Final = 64
+# Of these numbers transformers makes as many objects before it looks at the weights.
+_LARGEST: Final = {"num_labels": 1_000_000, "num_hidden_layers": 10_000}
+_MAX_SOURCE_CHARS: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointFolder:
+    """Where a checkpoint is."""
+
+    path: Path
+    source: str
+    """What the user calls it: the folder, a hub id, or a preset."""
+    commit: str | None = None
+    """On the hub, where it came from there."""
+
+    @property
+    def model_id(self) -> str:
+        """Id it is served under unless another is chosen: the hub id, or the folder's name."""
+        path = folder_at(self.source)
+        return self.source if path is None else path.resolve().name
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointFiles:
+    """What an export reads of a folder; all of it can be read."""
+
+    config: dict[str, Any]
+    """The content of `config.json`."""
+    weights: tuple[Path, ...]
+    """The files that hold the tensors; empty where none were asked for."""
+
+
+def refuse_file(source: str) -> None:
+    """Refuse a MODEL that is a regular file: weights, a graph or an archive, without the rest.
+
+    Raises:
+        ExportError: With the folder to name instead.
+    """
+    path = Path(source)
+    if not is_file(path):
+        return
+    if is_file(path.parent / CONFIG_FILE):
+        way_out = f"name the folder that it is in: {path.parent}"
+    else:
+        way_out = (
+            "name the folder that `save_pretrained` wrote, with config.json,"
+            " preprocessor_config.json and *.safetensors"
+        )
+    raise ExportError(f"{shortened(source, _MAX_SOURCE_CHARS)} is a file, and a model is made from a whole checkpoint; {way_out}")
+
+
+def folder_at(source: str) -> Path | None:
+    """The folder of that name; none if there is none.
+
+    Raises:
+        ExportError: Whether there is one cannot be told.
+    """
+    path = Path(source)
+    try:
+        return path if stat.S_ISDIR(path.stat().st_mode) else None
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    except OSError as exc:
+        shown = shortened(source, _MAX_SOURCE_CHARS)
+        raise ExportError(f"{shown} cannot be read: {exc.strerror}") from exc
+
+
+def is_file(path: Path) -> bool:
+    """Whether a regular file is there, or a link to one."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return False
+
+
+def fault_of(path: Path) -> str | None:
+    """Why a file is not what its name says, as the rest of a sentence; none if it may be."""
+    try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            return "is a folder" if stat.S_ISDIR(mode) else "is no regular file"
+        with path.open("rb") as file:
+            return _fault_of_content(file.read(_HEAD_BYTES))
+    except FileNotFoundError:
+        return "is a link to a file that is not there" if path.is_symlink() else _ABSENT
+    except OSError as exc:
+        return f"cannot be read: {exc.strerror}"
+
+
+def _fault_of_content(head: bytes) -> str | None:
+    if not head:
+        return "is empty"
+    if head.startswith(_GIT_LFS):
+        return "is a git-lfs pointer, not the file: fetch the file with `git lfs pull`"
+    if head.lstrip().lower().startswith(_WEB_PAGE):
+        return "is a web page, not the file: download the file again"
+    return None
+
+
+def read_checkpoint_files(
+    folder: CheckpointFolder, random_weights: bool, allow_pickle: bool
+) -> CheckpointFiles:
+    """Look at what an export of this folder reads.
+
+    Args:
+        folder: The checkpoint.
+        random_weights: Leave the weights out.
+        allow_pickle: Take `pytorch_model.bin` where there are no safetensors.
+
+    Raises:
+        ExportError: A file is missing, cannot be read or is not what its name says; or the folder
+            holds an adapter.
+    """
+    try:
+        names = {path.name for path in folder.path.iterdir()}
+    except OSError as exc:
+        raise ExportError(f"{folder.source} cannot be read: {exc.strerror}") from exc
+    adapter = next((name for name in ADAPTER_FILES if name in names), None)
+    if adapter is not None and not random_weights:
+        raise ExportError(f"{folder.source} holds an adapter ({adapter}): {HOW_TO_MERGE}")
+    if CONFIG_FILE not in names:
+        raise ExportError(
+            f"{folder.source} is no checkpoint: it holds no {CONFIG_FILE}; name the folder that"
+            " `save_pretrained` wrote"
+        )
+    config = _read_json(folder, CONFIG_FILE)
+    for field, largest in _LARGEST.items():
+        if isinstance(config.get(field), int) and config[field] > largest:
+            raise ExportError(f"{folder.source}: {field} in {CONFIG_FILE} is above {largest}")
+    for name in PREPROCESSOR_FILES:
+        # Like transformers, pass over a link to nothing.
+        if (folder.path / name).exists():
+            _read_json(folder, name)
+    if random_weights:
+        return CheckpointFiles(config, ())
+    return CheckpointFiles(config, _weights(folder, config, allow_pickle))
+
+
+def _weights(
+    folder: CheckpointFolder, config: dict[str, Any], allow_pickle: bool
+) -> tuple[Path, ...]:
+    """The files that transformers would take, in its own order of preference."""
+    names = (*_SAFETENSORS, *(_PICKLES if allow_pickle else ()))
+    explicit = config.get("transformers_weights")
+    if explicit is not None:
+        if not isinstance(explicit, str):
+            raise ExportError(
+                f"{folder.source}: transformers_weights in {CONFIG_FILE} is no file name"
+            )
+        names = (explicit,)
+    chosen = next((name for name in names if is_file(folder.path / name)), None)
+    if chosen is None:
+        raise ExportError(_why_no_weights(folder, names))
+    files = [chosen]
+    if chosen.endswith(".json"):
+        shards = _read_json(folder, chosen).get("weight_map")
+        if not isinstance(shards, dict):
+            raise ExportError(f"{folder.source} cannot be loaded: {chosen} has no weight_map")
+        files = sorted({str(name) for name in shards.values()})
+    for name in files:
+        _refuse_unreadable(folder, name)
+    return tuple(folder.path / name for name in files)
+
+
+def _why_no_weights(folder: CheckpointFolder, names: tuple[str, ...]) -> str:
+    for name in names:
+        fault = fault_of(folder.path / name)
+        if fault != _ABSENT:
+            return f"{folder.source} has no weights: {name} {fault}"
+    has_pickle = any(is_file(folder.path / name) for name in _PICKLES)
+    # Pickles are not downloaded unless they are allowed.
+    may_have_pickle = has_pickle or folder.commit is not None
+    if names != _SAFETENSORS or not may_have_pickle:
+        return f"{folder.source} has no weights: {' or '.join(names)} is not there"
+    has = "pickled weights only" if has_pickle else "no weights but perhaps pickled ones"
+    model_id = folder.model_id if is_model_id(folder.model_id) else None
+    commands = export_then_serve(folder.source, model_id, "--allow-pickle")
+    return f"{folder.source} has {has}; if you trust their source: {commands}"
+
+
+def _refuse_unreadable(folder: CheckpointFolder, name: str) -> None:
+    fault = fault_of(folder.path / name)
+    if fault is not None:
+        raise ExportError(f"{folder.source} cannot be loaded: {name} {fault}")
+
+
+def _read_json(folder: CheckpointFolder, name: str) -> dict[str, Any]:
+    """The object in a JSON file."""
+    _refuse_unreadable(folder, name)
+    path, what = folder.path / name, f"{folder.source} cannot be loaded: {name}"
+    try:
+        mib = path.stat().st_size / 2**20
+        if mib > _MAX_JSON_MIB:
+            raise ExportError(f"{what} has {mib:.0f} MiB, the limit is {_MAX_JSON_MIB} MiB")
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise ExportError(f"{what} cannot be read: {exc.strerror}") from exc
+    except (ValueError, RecursionError) as exc:
+        raise ExportError(f"{what} is not valid JSON: {reason_of(exc)}") from exc
+    if not isinstance(content, dict):
+        raise ExportError(f"{what} holds no JSON object")
+    return content

@@ -1,0 +1,89 @@
+"""What the tensors of a checkpoint tell: their precision, and whether they are the model's."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Final
+
+import torch
+from transformers.modeling_utils import load_state_dict
+
+from exporter.errors import ExportError, refusing
+from exporter.folder import HOW_TO_MERGE
+from exporter.precision import TORCH_DTYPES
+
+# Parts of names that PEFT and the library `adapters` give to what they add to a model.
+_ADAPTER_TENSOR: Final = re.compile(
+    r"(^|[._])(lora|loha|lokr|hada|oft|boft|ia3|vera|adapters?|modules_to_save)([._]|$)"
+)
+_NAMES: Final = {dtype: name for name, dtype in TORCH_DTYPES.items()}
+_MAX_NAMED: Final = 3
+
+
+def stored_dtype(source: str, files: Iterable[Path]) -> str | None:
+    """What most numbers in these files are stored in, such as `fp32` or `bf16`.
+
+    None where there are no floating-point tensors. No tensor is read, only its description.
+
+    Args:
+        source: What the user calls the checkpoint.
+        files: Its weights.
+
+    Raises:
+        ExportError: A file is damaged, or a pickle with more than tensors.
+    """
+    sizes: Counter[torch.dtype] = Counter()
+    for file in files:
+        for tensor in _describe(source, file).values():
+            if tensor.is_floating_point():
+                sizes[tensor.dtype] += tensor.numel()
+    if not sizes:
+        return None
+    dtype = sizes.most_common(1)[0][0]
+    return _NAMES.get(dtype, str(dtype).removeprefix("torch."))
+
+
+def _describe(source: str, file: Path) -> dict[str, torch.Tensor]:
+    what = f"{source} cannot be loaded: {file.name}"
+    with refusing(f"{what} is damaged"):
+        try:
+            tensors: dict[str, torch.Tensor] = load_state_dict(
+                file, map_location="meta", weights_only=True
+            )
+        except UnpicklingError as exc:
+            raise ExportError(
+                f"{what} is damaged or holds more than tensors, which is never run"
+            ) from exc
+    return tensors
+
+
+def refuse_adapter_tensors(source: str, unexpected: Iterable[str]) -> None:
+    """Refuse a checkpoint with tensors of an adapter, which the model has no place for.
+
+    Args:
+        source: What the user calls it.
+        unexpected: Names of the tensors that the model has no place for.
+
+    Raises:
+        ExportError: One of them is an adapter's.
+    """
+    adapter = next((name for name in sorted(unexpected) if _ADAPTER_TENSOR.search(name)), None)
+    if adapter is not None:
+        raise ExportError(f"{source} holds an adapter's weights ({adapter}): {HOW_TO_MERGE}")
+
+
+def describe_mismatches(mismatched: Iterable[tuple[str, Iterable[int], Iterable[int]]]) -> str:
+    """Names and shapes of tensors, first as stored and then as the config has them."""
+    found = sorted(mismatched)
+    named = [
+        f"{name} is {_shape(stored)} and not {_shape(wanted)}"
+        for name, stored, wanted in found[:_MAX_NAMED]
+    ]
+    more = [f"{len(found) - _MAX_NAMED} more"] if len(found) > _MAX_NAMED else []
+    return ", ".join([*named, *more])
+
+
+def _shape(sizes: Iterable[int]) -> str:
+    return "x".join(str(size) for size in sizes) or "a single number"

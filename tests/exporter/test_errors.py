@@ -1,0 +1,159 @@
+"""An error says its reason: which tensor, field, file or library, in one line that ends."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from exporter.entry import read_entry
+from exporter.errors import ExportError, reason_of, refusing, shortened
+from tests.exporter.entries import edit, refusal
+from tests.stack import output_of_failed_serve, run_vitriton
+
+MAX_CHARS = 300
+
+
+@given(st.text(), st.sampled_from([ValueError, KeyError, OSError, ImportError, MemoryError]))
+def test_any_text_becomes_one_bounded_line(text: str, kind: type[Exception]) -> None:
+    """Control characters, surrogates and line ends of any script included."""
+    for line in (reason_of(kind(text)), str(ExportError(text))):
+        assert len(line.splitlines()) <= 1
+        assert all(c.isprintable() for c in line)
+    assert 0 < len(reason_of(kind(text))) <= MAX_CHARS
+
+
+@pytest.mark.parametrize(
+    ("exc", "wanted"),
+    [
+        (ValueError("Validation error:\n    expected int"), "Validation error: expected int"),
+        (KeyError("x"), "KeyError: 'x'"),
+        (EOFError(), "EOFError"),
+        (OSError(2, "No such file or directory", "/a/b"), "No such file or directory: /a/b"),
+        (
+            ImportError("\nA requires the Torchvision library but it was not found in your"),
+            "A needs the library Torchvision, which is not installed: `pip install torchvision"
+            f" torch=={torch.__version__.partition('+')[0]}`",
+        ),
+        (
+            ModuleNotFoundError("No module named 'a.b'", name="a.b"),
+            "it needs the library a, which is not installed: `pip install a`",
+        ),
+        (ImportError("cannot import name 'x'"), "cannot import name 'x'"),
+    ],
+)
+def test_reason_is_whole(exc: Exception, wanted: str) -> None:
+    """Lines after the first one count, and a bare name is said to be what it is."""
+    assert reason_of(exc) == wanted
+
+
+def test_long_text_ends_with_a_sentence_or_a_word() -> None:
+    """And shows that there was more."""
+    assert shortened("One is wrong. " + "Two " * 100, 20) == "One is wrong. …"
+    assert shortened("word " * 100, 22) == "word word word word…"
+    assert shortened("x" * 100, 10) == "x" * 9 + "…"
+
+
+def test_last_resort_takes_whatever_comes() -> None:
+    """But leaves an error of ours as it is."""
+    with pytest.raises(ExportError) as foreign, refusing("the model cannot be exported"):
+        raise MemoryError
+    with pytest.raises(ExportError) as own, refusing("the model cannot be exported"):
+        raise ExportError("no")
+
+    assert str(foreign.value) == "the model cannot be exported: MemoryError"
+    assert str(own.value) == "no"
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        (
+            {"id2label": {"0": "a", "1": "b"}},
+            "classifier.bias is 12 and not 2, classifier.weight is 12x48 and not 2x48",
+        ),
+        ({"image_size": None}, "config.json: Validation error for field 'image_size': TypeError"),
+        ({"id2label": 5}, "config.json, field 'id2label' (5): AttributeError"),
+        ({"hidden_act": "x"}, "config.json, field 'hidden_act' (\"x\"): KeyError"),
+        ({"problem_type": "x" * 5000}, "problem_type"),
+        ({"model_type": "none-such"}, "model type `none-such`"),
+    ],
+)
+def test_config_that_does_not_fit_names_tensors_or_field(
+    tiny: Path, tmp_path: Path, fields: dict[str, Any], says: str
+) -> None:
+    """Also where transformers says so in its log alone, or on a later line, or not at all."""
+    edit(tiny / "config.json", **fields)
+
+    assert says in refusal(tiny, tmp_path / "models")
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        (
+            {"image_processor_type": "MyImageProcessor"},
+            "field 'image_processor_type' (\"MyImageProcessor\"): Unrecognized image processor",
+        ),
+        ({"size": {"depth": 1}}, "field 'size' ({\"depth\": 1})"),
+        ({"auto_map": 3}, "field 'auto_map' (3)"),
+    ],
+)
+def test_preprocessor_names_its_field(
+    tiny: Path, tmp_path: Path, fields: dict[str, Any], says: str
+) -> None:
+    """Transformers lists every processor it knows, on one line of 2.9 kB."""
+    edit(tiny / "preprocessor_config.json", **fields)
+
+    line = refusal(tiny, tmp_path / "models")
+
+    assert f"preprocessor_config.json, {says}" in line
+
+
+def test_folder_without_preprocessor_is_told_what_to_save(tiny: Path, tmp_path: Path) -> None:
+    """Not to look for it on a hub."""
+    (tiny / "preprocessor_config.json").unlink()
+
+    line = refusal(tiny, tmp_path / "models")
+
+    assert "has no preprocessor_config.json: save the image processor" in line
+
+
+def test_damaged_shard_is_named(tiny: Path, tmp_path: Path) -> None:
+    """Of several files the one that is damaged."""
+    weights = tiny / "model.safetensors"
+    shards = dict.fromkeys(load_file(weights), "whole.safetensors") | {"x": "half.safetensors"}
+    (tiny / "half.safetensors").write_bytes(weights.read_bytes()[:1000])
+    weights.rename(tiny / "whole.safetensors")
+    (tiny / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
+
+    assert "half.safetensors is damaged: " in refusal(tiny, tmp_path / "models")
+
+
+def advised_commands(line: str) -> list[list[str]]:
+    """The commands in a message, as a shell splits them, without `vitriton`."""
+    return [shlex.split(command)[1:] for command in re.findall(r"`(vitriton [^`]*)`", line)]
+
+
+@pytest.mark.parametrize("name", ["bin", "My Model (v2)", "modèle"])
+def test_advice_of_serve_is_a_command_that_works(tiny: Path, tmp_path: Path, name: str) -> None:
+    """For pickled weights and for a folder whose name is no model id, from `serve` as well."""
+    folder = tiny.rename(tmp_path / name)
+    if name == "bin":
+        torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+        (folder / "model.safetensors").unlink()
+
+    code, lines = output_of_failed_serve([f"./{name}", "--port", "0"], tmp_path)
+    export, serve = advised_commands(next(line for line in lines if "error: " in line))
+    done = run_vitriton([*export, "--max-batch-size", "1"], tmp_path)
+
+    assert code == 1
+    assert done.returncode == 0, done.stderr
+    entry = tmp_path / "model_repository" / serve[1].replace("/", "--")
+    assert serve == ["serve", read_entry(entry).spec.model_id]

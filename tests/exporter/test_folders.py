@@ -1,0 +1,265 @@
+"""A checkpoint folder may hold anything: what transformers loads is exported, the rest named."""
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from exporter.digest import checkpoint_digest
+from exporter.folder import ADAPTER_FILES
+from tests.exporter.entries import edit, export, refusal
+from tests.hub import MODEL, hub, hub_environment
+from tests.stack import run_vitriton
+
+Planted = Callable[[Path], object]
+
+GIT_LFS = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'4d' * 32}\nsize 12345\n"
+
+
+def bind_socket(path: Path) -> None:
+    """By its name alone: the path of a socket is limited to about 100 bytes."""
+    place = os.open(path.parent, os.O_RDONLY)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"/proc/self/fd/{place}/{path.name}")
+    os.close(place)
+
+
+KINDS: dict[str, tuple[Planted, str]] = {
+    "a link to nothing": (
+        lambda path: path.symlink_to("/nonexistent/blob"),
+        "is a link to a file that is not there",
+    ),
+    "a link to itself": (lambda path: path.symlink_to(path.name), "cannot be read: Too many"),
+    "a folder": (lambda path: path.mkdir(), "is a folder"),
+    "a pipe": (os.mkfifo, "is no regular file"),
+    "a socket": (bind_socket, "is no regular file"),
+    "a device": (lambda path: path.symlink_to("/dev/zero"), "is no regular file"),
+    # The process's own memory: a regular file whose first byte root cannot read either.
+    "an unreadable file": (
+        lambda path: path.symlink_to("/proc/self/mem"),
+        "cannot be read: Input/output error",
+    ),
+    "an empty file": (lambda path: path.write_bytes(b""), "is empty"),
+    "a git-lfs pointer": (lambda path: path.write_text(GIT_LFS), "git lfs pull"),
+    "a web page": (lambda path: path.write_text("<!DOCTYPE html>\n<html>"), "is a web page"),
+}
+
+
+def replace(path: Path, plant: Planted) -> None:
+    path.unlink(missing_ok=True)
+    plant(path)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_lies_beside_good_weights_changes_nothing(
+    tiny: Path, tmp_path: Path, kind: str
+) -> None:
+    """Whatever its name, transformers passes over it; and its like may be exported again."""
+    plant, _ = KINDS[kind]
+    for name in ("consolidated.safetensors", "pytorch_model.bin", "model.safetensors.index.json"):
+        plant(tiny / name)
+    plant(Path(os.fsdecode(os.fsencode(tiny) + b"/\xff.safetensors")))
+
+    first = export(tiny, tmp_path / "models", max_batch_size=1)
+
+    assert first.checkpoint_sha256 == checkpoint_digest(tiny)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "processor_config.json"])
+def test_needed_file_is_named_with_its_fault(
+    tiny: Path, tmp_path: Path, name: str, kind: str
+) -> None:
+    """No read that never ends, no traceback."""
+    plant, says = KINDS[kind]
+    if name == "processor_config.json":
+        # A link to nothing is passed over there, so the other file must be gone too.
+        (tiny / "preprocessor_config.json").unlink()
+        says = "has no preprocessor_config.json" if "link to" in kind else says
+    replace(tiny / name, plant)
+
+    line = refusal(tiny, tmp_path / "models")
+
+    assert says in line
+    assert name in line or "preprocessor_config.json" in says
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_shard_is_named_with_its_fault(tiny: Path, tmp_path: Path, kind: str) -> None:
+    """Transformers does not look whether a shard is a file."""
+    plant, says = KINDS[kind]
+    names = load_file(tiny / "model.safetensors")
+    (tiny / "model.safetensors").unlink()
+    plant(tiny / "model-1-of-1.safetensors")
+    edit_index(tiny, dict.fromkeys(names, "model-1-of-1.safetensors"))
+
+    line = refusal(tiny, tmp_path / "models")
+
+    assert "model-1-of-1.safetensors" in line
+    assert says in line
+
+
+def edit_index(folder: Path, weight_map: object) -> None:
+    path = folder / "model.safetensors.index.json"
+    path.write_text('{"metadata": {}}')
+    edit(path, weight_map=weight_map)
+
+
+@pytest.mark.parametrize(
+    ("weight_map", "says"),
+    [(None, "has no weight_map"), ({"x": "gone.safetensors"}, "gone.safetensors is not there")],
+)
+def test_index_that_leads_nowhere_is_refused(
+    tiny: Path, tmp_path: Path, weight_map: object, says: str
+) -> None:
+    """The index alone is no weights."""
+    (tiny / "model.safetensors").unlink()
+    edit_index(tiny, weight_map)
+
+    assert says in refusal(tiny, tmp_path / "models")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{}", b"\x80\x04K\x01.", GIT_LFS.encode(), b"PK\x03\x04"]
+)
+def test_pickle_that_is_none_is_named(tiny: Path, tmp_path: Path, content: bytes) -> None:
+    """Empty, text, a pickle of a number, a pointer, half an archive."""
+    (tiny / "model.safetensors").unlink()
+    (tiny / "pytorch_model.bin").write_bytes(content)
+
+    assert "pytorch_model.bin" in refusal(tiny, tmp_path / "models", allow_pickle=True)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"{", "is not valid JSON: Expecting property name"),
+        (b"\xff\xfe{\x00", "is not valid JSON: 'utf-8' codec"),
+        (b"\xef\xbb\xbf{}", "is not valid JSON: Unexpected UTF-8 BOM"),
+        (b"[" * 200_000, "is not valid JSON: maximum recursion depth"),
+        (b'{"hidden_size": ' + b"9" * 5000 + b"}", "is not valid JSON: Exceeds the limit"),
+        (b"[1]", "holds no JSON object"),
+        (b"null", "holds no JSON object"),
+    ],
+)
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json"])
+def test_json_that_is_none_is_named(
+    tiny: Path, tmp_path: Path, name: str, content: bytes, says: str
+) -> None:
+    """With the parser's own reason."""
+    (tiny / name).write_bytes(content)
+
+    assert f"{name} {says}" in refusal(tiny, tmp_path / "models")
+
+
+def test_json_over_the_limit_is_not_read(tiny: Path, tmp_path: Path) -> None:
+    """A file of 1 TiB, of which the disk holds a block."""
+    with (tiny / "config.json").open("r+b") as file:
+        file.truncate(2**40)
+
+    line = refusal(tiny, tmp_path / "models")
+
+    assert "config.json has 1048576 MiB, the limit is 64 MiB" in line
+
+
+@pytest.mark.parametrize("field", ["num_labels", "num_hidden_layers"])
+def test_number_that_would_fill_the_memory_is_refused(
+    tiny: Path, tmp_path: Path, field: str
+) -> None:
+    """Transformers makes so many objects before it looks at the weights."""
+    edit(tiny / "config.json", **{field: 10**12})
+
+    assert f"{field} in config.json is above" in refusal(tiny, tmp_path / "models")
+
+
+@pytest.mark.parametrize("source", ["a" * 5000, "/" + "a" * 300, "a\0b", "a\nb", "\ud83d"])
+def test_name_that_can_be_no_folder_is_one_line(tmp_path: Path, source: str) -> None:
+    """Too long for the file system, or not for it at all."""
+    line = refusal(source, tmp_path / "models")
+
+    assert "cannot be read" in line or "neither a checkpoint folder nor a hub id" in line
+
+
+@pytest.mark.parametrize("kind", ["a link to nothing", "a folder"])
+def test_command_ends_without_a_traceback(tiny: Path, tmp_path: Path, kind: str) -> None:
+    """The same as a user sees it."""
+    plant, _ = KINDS[kind]
+    plant(tiny / "pytorch_model.bin")
+
+    done = run_vitriton(["export", str(tiny), "--max-batch-size", "1"], tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ADAPTER_FILES)
+def test_adapter_beside_its_base_is_refused(tiny: Path, tmp_path: Path, name: str) -> None:
+    """What was trained is not in the weights; the entry of the base does not count any more."""
+    before = checkpoint_digest(tiny)
+    (tiny / name).write_text("{}")
+
+    assert "`merge_and_unload()`" in refusal(tiny, tmp_path / "models")
+    assert checkpoint_digest(tiny) != before
+
+
+def test_adapter_alone_is_told_how_to_become_a_model(tiny: Path, tmp_path: Path) -> None:
+    """That `save_pretrained` wrote the folder is true and does not help."""
+    (tiny / "config.json").unlink()
+    (tiny / "model.safetensors").rename(tiny / "adapter_model.safetensors")
+    (tiny / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+
+    line = refusal(tiny, tmp_path / "models")
+
+    assert "holds an adapter (adapter_config.json)" in line
+    assert "`merge_and_unload()`" in line
+
+
+def test_adapter_on_the_hub_is_refused(tiny: Path, tmp_path: Path) -> None:
+    """Its file is downloaded for that."""
+    (tiny / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    with hub(tiny) as endpoint:
+        done = run_vitriton(["export", MODEL], tmp_path, **hub_environment(endpoint, tmp_path))
+
+    assert done.returncode == 1
+    assert f"error: {MODEL} holds an adapter (adapter_config.json)" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "added",
+    [
+        "vit.layers.0.attention.q_proj.lora_A.default.weight",
+        "classifier.modules_to_save.default.weight",
+        "vit.layers.0.output.adapters.mine.adapter_down.0.weight",
+    ],
+)
+def test_adapters_tensors_among_the_weights_are_refused(
+    tiny: Path, tmp_path: Path, added: str
+) -> None:
+    """Transformers passes over tensors that the model has no place for."""
+    weights = load_file(tiny / "model.safetensors")
+    save_file(weights | {added: torch.zeros(2, 2)}, tiny / "model.safetensors", {"format": "pt"})
+
+    line = refusal(tiny, tmp_path / "models")
+
+    assert added in line
+    assert "`merge_and_unload()`" in line
+
+
+def test_other_tensors_that_are_not_used_do_no_harm(tiny: Path, tmp_path: Path) -> None:
+    """A pooler, say, that the classifier has no use for."""
+    weights = load_file(tiny / "model.safetensors")
+    added = {"vit.pooler.dense.weight": torch.zeros(48, 48)}
+    save_file(weights | added, tiny / "model.safetensors", {"format": "pt"})
+
+    assert export(tiny, tmp_path / "models", max_batch_size=1).weights == "checkpoint"
+
+
+def test_quantized_weights_are_refused(tiny: Path, tmp_path: Path) -> None:
+    """No library that is missing would help."""
+    edit(tiny / "config.json", quantization_config={"quant_method": "gptq", "bits": 4})
+
+    assert "has quantized weights" in refusal(tiny, tmp_path / "models")
