@@ -116,6 +116,7 @@ def _write(
             revision=checkpoint.revision,
             weights=checkpoint.weights,
             checkpoint_sha256=checkpoint.digest,
+            checkpoint_dtype=checkpoint.stored_dtype,
             sha256=sha256_of(staged.model_file),
             id2label=id2label,
             problem_type=problem_type,
@@ -134,10 +135,15 @@ def _write(
 
 
 def _figures(spec: ModelSpec) -> Iterator[str]:
-    """What was found."""
+    """What was found, and where the same checkpoint gives other scores elsewhere."""
     yield describe_parity(spec.parity)
     if spec.low_precision is not None:
         yield describe_low_precision(spec.low_precision, spec.dtype)
+    if spec.checkpoint_dtype in {"bf16", "fp16"} - {spec.dtype}:
+        yield (
+            f"the checkpoint is stored in {spec.checkpoint_dtype}, in which transformers.pipeline"
+            " computes it unless told otherwise, with other scores"
+        )
 
 
 def _build(

@@ -69,6 +69,7 @@ def _facts(spec: ModelSpec) -> dict[str, Any]:
         "model_sha": spec.revision,
         "model_type": spec.architecture,
         "model_dtype": spec.dtype,
+        "checkpoint_dtype": spec.checkpoint_dtype,
         "weights": spec.weights,
         "problem_type": spec.problem_type,
         "num_labels": len(spec.id2label),

@@ -100,6 +100,11 @@ class ModelSpec(_Frozen):
     """`random`: only the architecture is real (`--init random`)."""
     checkpoint_sha256: str
     """Over the checkpoint's files, hexadecimal: tells one fine-tune from the next."""
+    checkpoint_dtype: str | None = None
+    """What the checkpoint's weights are stored in, such as `bf16`, whatever the graph computes in.
+
+    None where they are random, and in entries of exporters that did not write it.
+    """
     sha256: str
     """Of `model.pt`, hexadecimal."""
     id2label: Annotated[tuple[str, ...], Field(min_length=1)]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tritonclient.grpc import model_config_pb2
 
 from exporter.config_pbtxt import ServingOptions, parse_pbtxt, to_pbtxt
@@ -115,3 +116,20 @@ def test_serving_options_reach_every_configuration(vit: Path, tmp_path: Path) ->
         with pytest.raises(ExportError, match="less than"):
             export(vit, tmp_path / "none", options=wrong)
     assert not (tmp_path / "none").exists()
+
+
+def test_checkpoint_in_half_precision_is_said_to_be_computed_otherwise(
+    tiny: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Unless the graph computes in what it is stored in."""
+    caplog.set_level("INFO", logger="exporter")
+    weights = load_file(tiny / "model.safetensors")
+    stored = {name: tensor.to(torch.float16) for name, tensor in weights.items()}
+    save_file(stored, tiny / "model.safetensors", {"format": "pt"})
+
+    same = export(tiny, tmp_path / "models", precision="fp16", max_batch_size=1)
+    assert "the checkpoint is stored in" not in caplog.text
+    other = export(tiny, tmp_path / "models", precision="fp32", max_batch_size=1)
+
+    assert same.checkpoint_dtype == other.checkpoint_dtype == "fp16"
+    assert "the checkpoint is stored in fp16" in caplog.text

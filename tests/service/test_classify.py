@@ -57,7 +57,7 @@ def test_json_parameters_equal_the_pipelines(
 
     response = client.post("/models/test/vit", json={"inputs": inputs, "parameters": parameters})
 
-    given = {name: value for name, value in parameters.items() if value is not None}
+    given: dict[str, Any] = {n: value for n, value in parameters.items() if value is not None}
     assert_same(response.json(), expected(checkpoints["test/vit"], photo("china"), **given))
 
 

@@ -37,6 +37,7 @@ def test_info_names_each_model_with_its_facts(client: httpx.Client) -> None:
     assert facts["test/vit"]["num_labels"] == 12
     assert facts["test/vit"]["weights"] == "checkpoint"
     assert facts["test/vit"]["model_dtype"] == "fp32"
+    assert facts["test/vit"]["checkpoint_dtype"] == "fp32"
 
 
 def test_metrics_count_requests_images_and_errors(client: httpx.Client) -> None:
