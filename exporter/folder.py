@@ -85,7 +85,8 @@ def refuse_file(source: str) -> None:
             "name the folder that `save_pretrained` wrote, with config.json,"
             " preprocessor_config.json and *.safetensors"
         )
-    raise ExportError(f"{shortened(source, _MAX_SOURCE_CHARS)} is a file, and a model is made from a whole checkpoint; {way_out}")
+    shown = shortened(source, _MAX_SOURCE_CHARS)
+    raise ExportError(f"{shown} is a file, and a model is made from a whole checkpoint; {way_out}")
 
 
 def folder_at(source: str) -> Path | None:

@@ -22,8 +22,8 @@ from deploy.local.invocation import vitriton_command
 from exporter.digest import checkpoint_digest
 from exporter.entry import read_entry
 from exporter.errors import ExportError
+from exporter.folder import folder_at, refuse_file
 from exporter.repository import refuse_unwritable
-from exporter.folder import refuse_file
 from gateway.modelspec import is_model_id, triton_model_name
 
 log = logging.getLogger("vitriton")
@@ -62,7 +62,8 @@ async def prepare_models(models: list[str], repository: Path, precision: str) ->
 
 def served_id(model: str) -> str:
     """Id a model is served under: that of a checkpoint folder is the folder's name."""
-    return Path(model).resolve().name if Path(model).is_dir() else model
+    folder = folder_at(model)
+    return model if folder is None else folder.resolve().name
 
 
 def refuse_ids(models: list[str], repository: Path) -> None:
@@ -74,7 +75,7 @@ def refuse_ids(models: list[str], repository: Path) -> None:
     sources: dict[str, str] = {}
     for model in models:
         model_id = served_id(model)
-        if Path(model).is_dir() and not is_model_id(model_id):
+        if folder_at(model) is not None and not is_model_id(model_id):
             raise LocalError(
                 f"{model} cannot be served under its folder's name, which is no model id (letters,"
                 f" digits, '.', '_' and '-', no '--'); {_export_by_name(model, repository)}"
@@ -149,7 +150,8 @@ def why_export(model: str, repository: Path, precision: str) -> str | None:
         return str(exc)
     if precision not in {"auto", spec.dtype}:
         return f"{repository} holds it in {spec.dtype}"
-    if Path(model).is_dir() and checkpoint_digest(Path(model)) != spec.checkpoint_sha256:
+    checkpoint = folder_at(model)
+    if checkpoint is not None and checkpoint_digest(checkpoint) != spec.checkpoint_sha256:
         return f"{repository} holds another checkpoint of that name"
     return None
 
