@@ -16,7 +16,7 @@ JS_CLIENTS := tests/clients/node_modules/.installed
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test test-families families-table test-clients test-gateway-alone check lint format types layers generate fresh lock swagger-ui bench bench-gpu bench-first-answer bench-export clean
+.PHONY: help install serve test test-families families-table test-with-torchvision test-clients test-gateway-alone check lint format types layers generate fresh lock swagger-ui bench bench-gpu bench-first-answer bench-export clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -41,15 +41,28 @@ test: install ## The whole test suite, on a real Triton
 	$(BIN)/pytest
 
 # Beside the environment, not in it: transformers would take torchvision's image processors.
-$(VENV).timm/timm: constraints.txt
-	$(PIP_INSTALL) $(BIN)/python --no-deps --upgrade --target $(VENV).timm -c constraints.txt \
-		timm torchvision
+BESIDE := $(PIP_INSTALL) $(BIN)/python --no-deps --upgrade -c constraints.txt --target
+
+$(VENV).timm/timm: constraints.txt $(INSTALLED)
+	$(BESIDE) $(VENV).timm timm
 	@touch $@
 
-test-families: install $(VENV).timm/timm ## Every model family in every precision, over HTTP; minutes
+$(VENV).torchvision/torchvision: constraints.txt $(INSTALLED) tests/torchvision_beside_cpu_torch.py
+	$(BESIDE) $(VENV).torchvision torchvision
+	$(BIN)/python -m tests.torchvision_beside_cpu_torch $(VENV).torchvision
+	@touch $@
+
+# What reads an image processor, exports with one, and compares answers, the demo's too; not the rest.
+test-with-torchvision: install $(VENV).torchvision/torchvision ## The same answers where torchvision is installed
+	PYTHONPATH=$(CURDIR)/$(VENV).torchvision $(BIN)/python -c \
+		'from transformers.utils import is_torchvision_available as is_here; assert is_here()'
+	PYTHONPATH=$(CURDIR)/$(VENV).torchvision $(BIN)/pytest tests/exporter/test_preprocessing.py \
+		tests/exporter/test_export.py tests/service/test_classify.py
+
+test-families: install $(VENV).timm/timm $(VENV).torchvision/torchvision ## Every model family in every precision, over HTTP; minutes
 	$(BIN)/pytest -m families tests/families
 
-families-table: install $(VENV).timm/timm ## The same, and write its figures into docs/exporting.md
+families-table: install $(VENV).timm/timm $(VENV).torchvision/torchvision ## The same, and write its figures into docs/exporting.md
 	$(BIN)/pytest -m families tests/families --families-table docs/families.json
 	$(BIN)/python -m docs.generate
 
@@ -131,5 +144,5 @@ bench-export: install ## Seconds and memory of exporting ViT-base
 	$(BIN)/python bench/export.py
 
 clean: ## Remove what was installed, trained and exported
-	rm -rf $(VENV) $(VENV).gateway $(VENV).timm $(VENV).clients tests/clients/node_modules demo bench/.work .model_repository.staging
+	rm -rf $(VENV) $(VENV).gateway $(VENV).timm $(VENV).torchvision $(VENV).clients tests/clients/node_modules demo bench/.work .model_repository.staging
 	find model_repository -mindepth 1 -maxdepth 1 -type d -exec rm -rf {} +

@@ -17,19 +17,6 @@ from tests.stack import BIT_EQUAL, ROOT, running_stack
 
 pytestmark = pytest.mark.families
 
-TIMM_SITE = ROOT / ".venv.timm"
-
-
-@pytest.fixture(scope="session")
-def timm_site() -> Path:
-    """Folder with timm and torchvision, which are in no environment of ours."""
-    if not (TIMM_SITE / "timm").is_dir():
-        reason = f"{TIMM_SITE.name} has no timm; `make test-families` installs it there"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return TIMM_SITE
-
 
 @pytest.mark.parametrize(
     ("family", "architecture", "precision"),
@@ -42,7 +29,7 @@ def timm_site() -> Path:
     ],
 )
 def test_timm_checkpoint_answers_as_transformers_does(
-    timm_site: Path,
+    timm_path: str,
     figures: list[dict[str, Any]],
     tmp_path: Path,
     family: str,
@@ -60,7 +47,7 @@ def test_timm_checkpoint_answers_as_transformers_does(
     subprocess.run(
         [*program, architecture, precision, str(tmp_path / "work"), str(pictures)],
         cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(timm_site)},
+        env=os.environ | {"PYTHONPATH": timm_path},
         check=True,
         timeout=200,
     )
