@@ -63,12 +63,10 @@ def _check(entry: Path, source: str | None, allow_pickle: bool) -> ModelSpec:
     graph = load_graph(found.model_file)
     refuse_device_constants(graph)
     if spec.dtype == "fp32":
-        figures = describe_parity(verify(graph, sample.images, sample.expected, sample.batch_sizes))
+        figures = describe_parity(verify(graph, sample))
     else:
         # The float32 graph was not kept: what can be compared is what is served.
-        low_precision = measure_low_precision(
-            graph, sample.images, sample.expected, sample.batch_sizes
-        )
+        low_precision = measure_low_precision(graph, sample)
         figures = describe_low_precision(low_precision, spec.dtype)
     log.info("%s is what its checkpoint says: %s", entry, figures)
     return spec

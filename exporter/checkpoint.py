@@ -26,6 +26,7 @@ from exporter.folder import (
     is_file,
     read_checkpoint_files,
 )
+from exporter.processor_file import check_processor_file
 from exporter.source import checkpoint_folder
 from exporter.tensors import describe_mismatches, refuse_adapter_tensors, stored_dtype
 from gateway.modelspec import ProblemType
@@ -164,17 +165,14 @@ def _model_class(config: Any) -> Any:
 
 
 def _image_processor(folder: CheckpointFolder) -> Any:
+    check_processor_file(folder.path, folder.source)
     try:
         return _read_processor(folder.path)
     except Exception as exc:
         # As above.
         present = [name for name in PREPROCESSOR_FILES if is_file(folder.path / name)]
-        if not present:
-            raise ExportError(
-                f"{folder.source} has no {PREPROCESSOR_FILES[0]}: save the image processor that it"
-                " was trained with into the folder too, with `save_pretrained`"
-            ) from exc
-        reason = reason_with_field(exc, folder.path, present[-1], _read_processor)
+        named = present[-1] if present else CONFIG_FILE
+        reason = reason_with_field(exc, folder.path, named, _read_processor)
         raise ExportError(f"{folder.source} has no usable image processor: {reason}") from exc
 
 

@@ -150,19 +150,18 @@ def _build(
     model: Any, steps: ImageSteps, dtype: Dtype, path: Path, sample: Sample
 ) -> tuple[Parity, LowPrecision | None]:
     """Write the graph to `path` and verify what was written, on the GPU too where there is one."""
-    images, expected, sizes = sample.images, sample.expected, sample.batch_sizes
     served = with_short_last_layer(model)
     graph = trace(served, steps)
     has_gpu = torch.cuda.is_available()
     if dtype == "fp32":
-        parity = verify(_saved(graph, path), images, expected, sizes)
+        parity = verify(_saved(graph, path), sample)
         if has_gpu:
-            verify(on_gpu(path), images, expected, sizes, GPU_TOLERANCE)
+            verify(on_gpu(path), sample, GPU_TOLERANCE)
         return parity, None
-    parity = verify(graph, images, expected, sizes)
+    parity = verify(graph, sample)
     graph = _saved(trace(in_precision(served, dtype), steps), path)
     runs = on_gpu(path) if has_gpu else graph
-    return parity, measure_low_precision(runs, images, expected, sizes)
+    return parity, measure_low_precision(runs, sample)
 
 
 def _saved(graph: torch.jit.ScriptModule, path: Path) -> torch.jit.ScriptModule:

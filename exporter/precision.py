@@ -10,7 +10,8 @@ from gateway.modelspec import Dtype
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
-TORCH_DTYPES: Final[dict[Dtype, torch.dtype]] = {
+TORCH_DTYPES: Final[dict[Dtype | Literal["fp64"], torch.dtype]] = {
+    "fp64": torch.float64,
     "fp32": torch.float32,
     "bf16": torch.bfloat16,
     "fp16": torch.float16,

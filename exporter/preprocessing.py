@@ -18,6 +18,7 @@ from transformers import (
     ConvNextImageProcessorPil,
     EfficientNetImageProcessorPil,
     LevitImageProcessorPil,
+    PerceiverImageProcessorPil,
     PoolFormerImageProcessorPil,
 )
 from transformers.models.timm_wrapper.image_processing_timm_wrapper import (
@@ -25,7 +26,16 @@ from transformers.models.timm_wrapper.image_processing_timm_wrapper import (
 )
 
 from exporter.errors import ExportError, reason_of
-from gateway.modelspec import Color, CropRounding, Preprocessing, Resample, Size
+from exporter.processor_file import without_pillow
+from gateway.modelspec import (
+    INPUT_NAME,
+    Color,
+    CropRounding,
+    Preprocessing,
+    Resample,
+    Shares,
+    Size,
+)
 from gateway.pixels import Pixels, fit
 
 # Width and height of the images of the proof: both orientations, odd differences, far larger and
@@ -98,6 +108,7 @@ def read_image_steps(processor: Any, num_channels: int) -> ImageSteps:
     if isinstance(processor, TimmWrapperImageProcessor):
         steps = timm_steps(processor.data_config, color)
     else:
+        _refuse_other_kinds(processor, name)
         try:
             steps = _transformers_steps(processor, color)
         except AttributeError as exc:
@@ -108,14 +119,31 @@ def read_image_steps(processor: Any, num_channels: int) -> ImageSteps:
     return steps
 
 
+def _refuse_other_kinds(processor: Any, name: str) -> None:
+    """Refuse a processor that resizes as the gateway cannot, or gives the model more than pixels.
+
+    Which class it is decides, before any of its settings.
+    """
+    if processor.backend != "pil":
+        raise without_pillow(name)
+    inputs = processor.model_input_names
+    if list(inputs) != [INPUT_NAME]:
+        raise ExportError(
+            f"{name} gives the model {', '.join(inputs)}; the gateway sends it {INPUT_NAME} of one"
+            " size alone, so models of this kind cannot be exported"
+        )
+
+
 def _transformers_steps(processor: Any, color: Color) -> ImageSteps:
     if getattr(processor, "do_pad", None):
         raise ExportError("the image processor pads images (do_pad), which the gateway does not do")
+    crops_first = isinstance(processor, PerceiverImageProcessorPil)
     preprocessing = Preprocessing(
         color=color,
+        first_crop=_first_crop(processor) if crops_first else None,
         resize=None,
         resample=_filter(Image.Resampling(processor.resample).name.lower()),
-        center_crop=_crop_size(processor),
+        center_crop=None if crops_first else _crop_size(processor),
     )
     if processor.do_resize:
         preprocessing = preprocessing.model_copy(update=_resizing(processor))
@@ -171,6 +199,19 @@ def _crop_size(processor: Any) -> Size | None:
     if not processor.do_center_crop:
         return None
     return Size(height=processor.crop_size.height, width=processor.crop_size.width)
+
+
+def _first_crop(processor: Any) -> Shares | None:
+    """Perceiver's rule: the final size, as a share of `crop_size`, of the shorter side."""
+    if not processor.do_center_crop:
+        return None
+    size, crop = processor.size, processor.crop_size
+    if size.height > crop.height or size.width > crop.width:
+        raise ExportError(
+            f"the image processor crops {size.width}/{crop.width} x {size.height}/{crop.height} of"
+            " the shorter side, which is more than there is, and pads; the gateway does not"
+        )
+    return Shares(height=size.height / crop.height, width=size.width / crop.width)
 
 
 def timm_steps(data_config: dict[str, Any], color: Color) -> ImageSteps:
@@ -239,6 +280,8 @@ def _input_size(preprocessing: Preprocessing) -> Size:
 
 def _prove(steps: ImageSteps, processor: Any, color: Color, name: str) -> None:
     for image in _proof_images(color):
+        if _leaves_nothing(image, steps.preprocessing.first_crop):
+            continue
         try:
             wanted = np.asarray(processor(image, return_tensors="pt")["pixel_values"][0])
         except _PROCESSOR_ERRORS as exc:
@@ -252,6 +295,14 @@ def _prove(steps: ImageSteps, processor: Any, color: Color, name: str) -> None:
                 f"{name} does something to a {image.width}x{image.height} image that the gateway"
                 " does not know; its answers would differ"
             )
+
+
+def _leaves_nothing(image: Image.Image, first_crop: Shares | None) -> bool:
+    """Whether a processor fails because its crop rounds down to no pixel at all."""
+    shorter = min(image.size)
+    return first_crop is not None and (
+        int(first_crop.height * shorter) == 0 or int(first_crop.width * shorter) == 0
+    )
 
 
 def _proof_images(color: Color) -> Iterator[Image.Image]:

@@ -13,7 +13,7 @@ from cykooz_resizer import FilterType, ResizeAlg, ResizeOptions, Resizer
 from PIL import ExifTags, Image
 
 from gateway.modelspec import Preprocessing, Resample
-from gateway.pixels import Pixels, crop_box, fit, resized, with_channels
+from gateway.pixels import Pixels, crop_box, first_crop_box, fit, resized, with_channels
 
 DecodeMode = Literal["reference", "fast", "scaled"]
 
@@ -59,7 +59,8 @@ def _upright_size(stored: tuple[int, int], orientation: int) -> tuple[int, int]:
 def _divisor(upright_size: tuple[int, int], preprocessing: Preprocessing) -> int:
     """By how much the edges may shrink in decoding, with enough left for a resize of quality."""
     wanted = resized(*upright_size, preprocessing)
-    if wanted is None:
+    # Of an image that is cropped first, the crop's edges fall between the pixels of a smaller one.
+    if wanted is None or preprocessing.first_crop is not None:
         return 1
     enough = [_SCALED_MARGIN * edge for edge in wanted]
     for divisor in _DIVISORS:
@@ -82,6 +83,12 @@ def fast_fit(
         preprocessing: The model's colour, size, filter and crop.
         orientation: How to turn `image`, EXIF's 1 to 8; any other value leaves it as it is.
     """
+    first = first_crop_box(*_upright_size(stored_size, orientation), preprocessing)
+    if first is not None:
+        upright = Image.fromarray(_turned(np.asarray(image), orientation))
+        cropped = upright.crop(first)
+        rest = preprocessing.model_copy(update={"first_crop": None})
+        return fast_fit(cropped, cropped.size, rest)
     wanted = resized(*_upright_size(stored_size, orientation), preprocessing)
     if wanted is not None and preprocessing.resample not in _OPTIONS:
         upright = Image.fromarray(_turned(np.asarray(image), orientation))

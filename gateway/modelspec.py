@@ -43,11 +43,20 @@ class Size(_Frozen):
     width: PositiveInt
 
 
+class Shares(_Frozen):
+    """Height and width as shares of an image's shorter side."""
+
+    height: Annotated[float, Field(gt=0, le=1)]
+    width: Annotated[float, Field(gt=0, le=1)]
+
+
 class Preprocessing(_Frozen):
     """What happens to an upright image before it is sent, in this order."""
 
     color: Color = "RGB"
     """Colour mode the image is converted to: three channels, or grey in one."""
+    first_crop: Shares | None = None
+    """Part cut from the middle before resizing, rounded down, at least one pixel."""
     resize: Size | None
     """Exact size, aspect ratio not kept."""
     shortest_edge: PositiveInt | None = None
@@ -71,6 +80,15 @@ class LowPrecision(_Frozen):
     """Number of images compared."""
 
 
+class Rounding(_Frozen):
+    """How far float32 logits are from those of the same model in float64, on the same images."""
+
+    graph: float
+    """Largest |Δlogit| of the graph."""
+    eager: float
+    """Largest |Δlogit| of eager transformers, on those images or on ordinary ones."""
+
+
 class Parity(_Frozen):
     """How the graph, in float32, compared with eager transformers when it was written."""
 
@@ -79,7 +97,9 @@ class Parity(_Frozen):
     max_abs_logit_difference: float
     """Largest |Δlogit| over all of them."""
     tolerance: float
-    """Largest |Δlogit| that would have been accepted."""
+    """Largest |Δlogit| that is accepted as it is."""
+    rounding: Rounding | None = None
+    """Only where the tolerance was exceeded: the graph is about as near to float64 as eager is."""
 
 
 CHANNELS: Final[dict[Color, int]] = {"RGB": 3, "L": 1}

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from gateway.modelspec import CropRounding, Preprocessing, Resample
+from gateway.modelspec import CropRounding, Preprocessing, Resample, Size
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -35,6 +35,9 @@ class Box(NamedTuple):
 
 def fit(image: Image.Image, preprocessing: Preprocessing) -> Pixels:
     """Pixels of `image`, which is in the colour mode asked for: `(height, width, channels)`."""
+    first = first_crop_box(image.width, image.height, preprocessing)
+    if first is not None:
+        image = image.crop(first)
     size = resized(image.width, image.height, preprocessing)
     if size is not None:
         image = image.resize(size, _FILTERS[preprocessing.resample])
@@ -49,11 +52,26 @@ def with_channels(pixels: Pixels) -> Pixels:
     return pixels[..., np.newaxis] if pixels.ndim == 2 else pixels
 
 
+def first_crop_box(width: int, height: int, preprocessing: Preprocessing) -> Box | None:
+    """What is cut out of an upright image before it is resized; none where it is taken whole."""
+    shares, shorter = preprocessing.first_crop, min(width, height)
+    if shares is None:
+        return None
+    crop = Size(
+        height=max(1, int(shares.height * shorter)), width=max(1, int(shares.width * shorter))
+    )
+    return _middle(width, height, crop, "floor")
+
+
 def crop_box(width: int, height: int, preprocessing: Preprocessing) -> Box | None:
     """What is cut out of a resized image; none where it is taken whole."""
-    crop, rounding = preprocessing.center_crop, preprocessing.center_crop_rounding
+    crop = preprocessing.center_crop
     if crop is None:
         return None
+    return _middle(width, height, crop, preprocessing.center_crop_rounding)
+
+
+def _middle(width: int, height: int, crop: Size, rounding: CropRounding) -> Box:
     left = _offset(width - crop.width, rounding)
     top = _offset(height - crop.height, rounding)
     return Box(left, top, left + crop.width, top + crop.height)

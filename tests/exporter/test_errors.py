@@ -122,7 +122,7 @@ def test_folder_without_preprocessor_is_told_what_to_save(tiny: Path, tmp_path: 
 
     line = refusal(tiny, tmp_path / "models")
 
-    assert "has no preprocessor_config.json: save the image processor" in line
+    assert "has no preprocessor_config.json, which says how images are resized" in line
 
 
 def test_damaged_shard_is_named(tiny: Path, tmp_path: Path) -> None:

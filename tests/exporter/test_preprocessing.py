@@ -16,9 +16,12 @@ from transformers import (
     EfficientNetImageProcessorPil,
     GLPNImageProcessorPil,
     IdeficsImageProcessorPil,
+    ImageGPTImageProcessorPil,
     LevitImageProcessorPil,
     MobileViTImageProcessorPil,
+    PerceiverImageProcessorPil,
     PoolFormerImageProcessorPil,
+    Siglip2ImageProcessorPil,
     SiglipImageProcessorPil,
     ViTImageProcessorPil,
 )
@@ -58,6 +61,12 @@ PROCESSORS: dict[str, Any] = {
     "PoolFormer, no percentage": PoolFormerImageProcessorPil(
         size={"shortest_edge": 50}, crop_size=48, crop_pct=None
     ),
+    "Perceiver": PerceiverImageProcessorPil(size=SQUARE, crop_size={"height": 55, "width": 55}),
+    "Perceiver, not square": PerceiverImageProcessorPil(
+        size={"height": 40, "width": 64}, crop_size={"height": 64, "width": 73}
+    ),
+    "Perceiver, nothing cut off": PerceiverImageProcessorPil(size=SQUARE, crop_size=SQUARE),
+    "Perceiver, no crop": PerceiverImageProcessorPil(size=SQUARE, do_center_crop=False),
     "BEiT": BeitImageProcessorPil(size=SQUARE),
     "SigLIP": SiglipImageProcessorPil(size=SQUARE),
     "no rescaling": ViTImageProcessorPil(size=48, do_rescale=False),
@@ -138,6 +147,28 @@ REFUSED: dict[str, tuple[Any, int, str]] = {
         "different sizes",
     ),
     "crop larger than the image": (DeiTImageProcessorPil(size=40, crop_size=48), 3, "pads them"),
+    "a share that is more than there is": (
+        PerceiverImageProcessorPil(size=SQUARE, crop_size={"height": 48, "width": 40}),
+        3,
+        "crops 48/40 x 48/48 of the shorter side.* pads",
+    ),
+    "a share without a size": (
+        PerceiverImageProcessorPil(
+            size=SQUARE, crop_size={"height": 55, "width": 55}, do_resize=False
+        ),
+        3,
+        "different sizes",
+    ),
+    "colours as tokens": (
+        ImageGPTImageProcessorPil(clusters=[[0, 0, 0], [1, 1, 1]], size=SQUARE),
+        3,
+        "ImageGPT.* gives the model input_ids; the gateway sends it pixel_values",
+    ),
+    "patches of any picture's own shape": (
+        Siglip2ImageProcessorPil(),
+        3,
+        "Siglip2.* gives the model pixel_values, pixel_attention_mask, spatial_shapes;",
+    ),
     "crop without a size": (
         DeiTImageProcessorPil(do_resize=False, crop_size=48),
         3,

@@ -46,7 +46,27 @@ REFUSALS: dict[str, tuple[Any, str]] = {
     "NaN in the weights": (plant_nan, "not finite"),
     "no preprocessor": (
         lambda folder: (folder / "preprocessor_config.json").unlink(),
-        "preprocessor_config.json",
+        "has no preprocessor_config.json, which says how images are resized",
+    ),
+    "a preprocessor of torchvision alone": (
+        lambda folder: edit(
+            folder / "preprocessor_config.json", image_processor_type="PPLCNetImageProcessor"
+        ),
+        "has PPLCNetImageProcessor for torchvision alone",
+    ),
+    "the same under its older name": (
+        lambda folder: edit(
+            folder / "preprocessor_config.json", image_processor_type="PPLCNetImageProcessorFast"
+        ),
+        "has PPLCNetImageProcessor for torchvision alone",
+    ),
+    "a preprocessor that is a list": (
+        lambda folder: (folder / "preprocessor_config.json").write_text('["a"]'),
+        "no usable preprocessor_config.json",
+    ),
+    "a preprocessor that is no JSON": (
+        lambda folder: (folder / "preprocessor_config.json").write_text("{"),
+        "no usable preprocessor_config.json",
     ),
     "another size than the model's": (
         lambda folder: edit(

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from exporter.config_pbtxt import ServingOptions
 from exporter.errors import ExportError
 from exporter.export import ExportRequest, export_model
 from exporter.graph import (
@@ -18,18 +19,19 @@ from exporter.graph import (
     traces_one_program,
 )
 from exporter.preprocessing import ImageSteps, Normalization
-from exporter.sample import make_sample
-from exporter.verify import (
+from exporter.sample import (
+    Float64Logits,
+    Sample,
     batch_sizes_to_verify,
     eager_logits,
     images_to_verify,
-    measure_low_precision,
+    make_sample,
     sample_images,
-    verify,
 )
+from exporter.verify import measure_low_precision, verify
 from gateway.modelspec import Preprocessing, Size
 from tests.checkpoints import save_vit
-from tests.families.checkpoints import save_family
+from tests.families.checkpoints import AMPLIFYING, save_family
 
 MAX_BATCH = 8
 SIZES = batch_sizes_to_verify(MAX_BATCH, some_suffice=False)
@@ -109,10 +111,15 @@ class Maps(Classifier):
         return pixels
 
 
+def sample_of(model: Any) -> Sample:
+    images = sample_images(images_to_verify(MAX_BATCH), STEPS)
+    expected = eager_logits(model, STEPS, images)
+    return Sample(images, expected, SIZES, Float64Logits(model, STEPS, images))
+
+
 def export_steps(model: Any) -> None:
     """Trace and verify, as an export does."""
-    images = sample_images(images_to_verify(MAX_BATCH), STEPS)
-    verify(trace(model.eval(), STEPS), images, eager_logits(model, STEPS, images), SIZES)
+    verify(trace(model.eval(), STEPS), sample_of(model))
 
 
 def test_a_faithful_model_passes() -> None:
@@ -155,7 +162,6 @@ def with_fault(fault: Callable[[torch.Tensor, int], torch.Tensor]) -> None:
     """Verify a graph whose n-th call is tampered with."""
     model = Classifier().eval()
     graph = trace(model, STEPS)
-    images = sample_images(images_to_verify(MAX_BATCH), STEPS)
     calls = 0
 
     def tampered(pixels: torch.Tensor) -> torch.Tensor:
@@ -163,7 +169,7 @@ def with_fault(fault: Callable[[torch.Tensor, int], torch.Tensor]) -> None:
         calls += 1
         return fault(graph(pixels), calls)
 
-    verify(tampered, images, eager_logits(model, STEPS, images), SIZES)
+    verify(tampered, sample_of(model))
 
 
 @pytest.mark.parametrize("call", [1, 2, 3, 4, 12])
@@ -208,38 +214,33 @@ class KeepsTensors(Classifier):
 def test_tensors_kept_from_float32_do_not_hinder_half_precision() -> None:
     """After the eager run in float32, the same model is traced in bfloat16."""
     model = KeepsTensors().eval()
-    images = sample_images(images_to_verify(MAX_BATCH), STEPS)
-    expected = eager_logits(model, STEPS, images)
+    sample = sample_of(model)
 
     graph = trace(in_precision(model, "bf16"), STEPS)
 
-    report = measure_low_precision(graph, images, expected, SIZES)
+    report = measure_low_precision(graph, sample)
     assert 0 < report.max_abs_logit_difference < 0.1
 
 
 def test_half_precision_that_loses_the_answer_is_refused() -> None:
     """Rounding passes, anything beyond it does not."""
     model = Classifier().eval()
-    images = sample_images(images_to_verify(MAX_BATCH), STEPS)
-    expected = eager_logits(model, STEPS, images)
+    sample = sample_of(model)
     graph = trace(model, STEPS)
 
-    report = measure_low_precision(
-        lambda pixels: graph(pixels).half().float(), images, expected, SIZES
-    )
+    report = measure_low_precision(lambda pixels: graph(pixels).half().float(), sample)
     assert 0 < report.max_abs_logit_difference < 1e-2
     with pytest.raises(ExportError, match="--precision fp32"):
-        measure_low_precision(lambda pixels: graph(pixels) * 0.5, images, expected, SIZES)
+        measure_low_precision(lambda pixels: graph(pixels) * 0.5, sample)
     with pytest.raises(ExportError, match="not finite"):
-        measure_low_precision(lambda pixels: graph(pixels) * torch.inf, images, expected, SIZES)
+        measure_low_precision(lambda pixels: graph(pixels) * torch.inf, sample)
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_fault_at_any_batch_size_is_found(size: int) -> None:
     """Not only at the smallest and the largest."""
     model = Classifier().eval()
-    images = sample_images(images_to_verify(MAX_BATCH), STEPS)
-    expected = eager_logits(model, STEPS, images)
+    sample = sample_of(model)
     graph = trace(model, STEPS)
 
     def tampered(pixels: torch.Tensor) -> torch.Tensor:
@@ -247,9 +248,125 @@ def test_fault_at_any_batch_size_is_found(size: int) -> None:
         return logits + (len(pixels) == size)
 
     with pytest.raises(ExportError, match=f"at batch size {size} "):
-        verify(tampered, images, expected, SIZES)
+        verify(tampered, sample)
     with pytest.raises(ExportError, match=f"at batch size {size},"):
-        measure_low_precision(tampered, images, expected, SIZES)
+        measure_low_precision(tampered, sample)
+
+
+class Cancels(Classifier):
+    """What is left of two large sums is rounded, in batches otherwise than one by one."""
+
+    shift = 1e3
+
+    def logits(self, pixels: torch.Tensor) -> torch.Tensor:
+        return super().logits(pixels + self.shift) - self.linear.weight.sum(1) * self.shift
+
+
+class CouplesAndCancels(Cancels):
+    """Beside its rounding it mixes the images of a batch."""
+
+    def logits(self, pixels: torch.Tensor) -> torch.Tensor:
+        logits = super().logits(pixels)
+        return logits + (logits - logits.mean(0, keepdim=True)) * 0.05
+
+
+class CancelsInFloat32Alone(Cancels):
+    """It does not run in float64."""
+
+    def logits(self, pixels: torch.Tensor) -> torch.Tensor:
+        if pixels.dtype == torch.float64:
+            raise RuntimeError("expected scalar type Float but found Double")
+        return super().logits(pixels)
+
+
+def test_rounding_of_the_model_itself_is_told_from_a_fault() -> None:
+    """By float64: the graph may be as far from it as eager is, which the contract then says."""
+    model = Cancels().eval()
+    sample = sample_of(model)
+    graph = trace(model, STEPS)
+
+    parity = verify(graph, sample)
+
+    assert parity.rounding is not None
+    assert parity.max_abs_logit_difference > parity.tolerance
+    assert 0 < parity.rounding.graph <= 4 * parity.rounding.eager < 1e-2
+    assert next(model.parameters()).dtype == torch.float32
+    fault = 8 * parity.rounding.eager
+    with pytest.raises(ExportError, match=r"and from float64 by \S+ where eager differs by \S+;"):
+        verify(lambda pixels: graph(pixels) + fault, sample)
+
+
+@pytest.mark.parametrize("family", AMPLIFYING)
+def test_untrained_model_is_exported_although_it_amplifies_rounding(
+    tmp_path: Path, family: str
+) -> None:
+    """Its eager logits differ by as much between one image and a batch."""
+    checkpoint = save_family(family, tmp_path / "checkpoint")
+
+    request = ExportRequest(str(checkpoint), tmp_path / "models", options=ServingOptions(4))
+    parity = export_model(request).parity
+
+    assert parity.max_abs_logit_difference <= parity.tolerance or parity.rounding is not None
+
+
+@pytest.mark.parametrize("model", [CouplesAndCancels, CancelsInFloat32Alone])
+def test_rounding_hides_no_fault(model: type[Classifier]) -> None:
+    """Neither images that are mixed, nor what float64 cannot tell."""
+    with pytest.raises(ExportError, match="differs from eager transformers"):
+        export_steps(model())
+
+
+def test_model_whose_answers_are_rounding_is_refused() -> None:
+    """Its eager scores change from machine to machine: no graph can be equal to them."""
+    model = Cancels()
+    model.shift = 1e6
+
+    with pytest.raises(ExportError, match="loses its answers in float32's own rounding"):
+        export_steps(model)
+
+
+@pytest.mark.parametrize(
+    ("call", "picture"),
+    [
+        (1, r"the all-black sample picture \(15 of 16\)"),
+        (2, r"the all-white sample picture \(16 of 16\)"),
+        (3, r"sample picture \(1 of 16\)"),
+    ],
+)
+def test_refusal_names_the_picture_and_the_logit(call: int, picture: str) -> None:
+    """Those of one colour come first: a model that is wrong on them alone is refused in seconds."""
+    third = torch.eye(5)[2]
+    with pytest.raises(ExportError, match=rf"on {picture} logits\[2\] of the traced graph differs"):
+        with_fault(lambda logits, n: logits + third * (n == call))
+    with pytest.raises(ExportError, match=rf"on {picture} logits\[2\] of the graph is not finite"):
+        with_fault(
+            lambda logits, n: logits.masked_fill(third > 0, torch.inf) if n == call else logits
+        )
+
+
+class Normalizes(Classifier):
+    """A group norm behind a convolution, as BiT has many of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = torch.nn.Conv2d(3, 32, 3, padding=1)
+        self.norm = torch.nn.GroupNorm(32, 32)
+        self.linear = torch.nn.Linear(32 * 16 * 16, 5)
+
+    def logits(self, pixels: torch.Tensor) -> torch.Tensor:
+        # A mean far above the deviation: of one colour, only the picture's border varies.
+        return super().logits(self.norm(self.convolution(pixels) + 30))
+
+
+def test_group_norm_computes_as_exactly_as_in_transformers() -> None:
+    """On pictures of one colour too, which another layout of memory rounds far more."""
+    model = Normalizes().eval()
+    graph = trace(model, STEPS)
+    sample = sample_of(model)
+
+    difference = graph(torch.from_numpy(sample.images)) - sample.expected
+
+    assert difference.abs().max() < 1e-4
 
 
 def test_batch_sizes_are_all_or_a_selection() -> None:
@@ -307,10 +424,11 @@ def test_half_precision_that_turns_clear_answers_around_is_refused() -> None:
     """Every logit within the tolerance, and still another answer: the lead decides."""
     images = sample_images(images_to_verify(MAX_BATCH), STEPS)
     expected = torch.tensor([[0.0, 1.0, 0.4, -9.0]]).repeat(len(images), 1)
+    sample = Sample(images, expected, SIZES, lambda _: None)
     turned = torch.tensor([[0.0, 0.4, 1.0, -9.0]])
 
     with pytest.raises(ExportError, match="best label that leads clearly"):
-        measure_low_precision(lambda pixels: turned.repeat(len(pixels), 1), images, expected, SIZES)
+        measure_low_precision(lambda pixels: turned.repeat(len(pixels), 1), sample)
 
 
 def test_graph_that_kept_a_device_is_not_written(

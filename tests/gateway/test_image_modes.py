@@ -86,6 +86,41 @@ def test_turned_pictures_are_within_the_bound(
     assert distance(rotated(orientation, fmt), preprocessing) <= BOUNDS[resample]
 
 
+@pytest.mark.parametrize("mode", ["fast", "scaled"])
+@pytest.mark.parametrize("resample", ["bilinear", "bicubic", "lanczos"])
+@pytest.mark.parametrize("fmt", ["JPEG", "PNG"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_cropped_before_resizing_are_within_the_bound(
+    orientation: int, fmt: str, resample: Resample, mode: DecodeMode
+) -> None:
+    """The part is that of the picture as it is seen, at odd offsets too."""
+    preprocessing = steps(
+        resample=resample,
+        first_crop={"height": 0.875, "width": 0.6},
+        resize={"height": 20, "width": 31},
+    )
+
+    assert distance(rotated(orientation, fmt), preprocessing, mode) <= BOUNDS[resample]
+
+
+@pytest.mark.parametrize("color", ["RGB", "L"])
+@pytest.mark.parametrize("orientation", [1, 8])
+def test_scaled_mode_crops_large_pictures_as_exactly_as_fast(orientation: int, color: str) -> None:
+    """No scale of the decoder moves the edges of a part that is cut out before resizing."""
+    large = Image.open(io.BytesIO(photo("china"))).resize((2003, 1501), Image.Resampling.BICUBIC)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    preprocessing = steps(
+        color=color,
+        first_crop={"height": 0.875, "width": 0.875},
+        resize={"height": 64, "width": 64},
+    )
+
+    data = encode(large, "JPEG", exif=exif)
+
+    assert distance(data, preprocessing, "scaled") <= BOUNDS["bilinear"]
+
+
 @pytest.mark.parametrize("color", ["RGB", "L"])
 @pytest.mark.parametrize("resample", ["bilinear", "bicubic", "lanczos"])
 @pytest.mark.parametrize("orientation", [1, 7])

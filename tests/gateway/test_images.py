@@ -51,6 +51,29 @@ def test_any_bytes_are_pixels_or_invalid(data: bytes, kind: str, mode: DecodeMod
         assert pixels.shape == (32, 24, 3)
 
 
+@pytest.mark.parametrize(
+    ("size", "box"),
+    [
+        # 7/8 of the shorter side, 47, is 41; half of it is 23.
+        ((61, 47), (19, 3, 42, 44)),
+        ((47, 61), (12, 10, 35, 51)),
+        ((1, 1), (0, 0, 1, 1)),
+        ((1, 90), (0, 44, 1, 45)),
+    ],
+)
+def test_shares_of_the_shorter_side_are_cut_out_before_resizing(
+    size: tuple[int, int], box: tuple[int, int, int, int]
+) -> None:
+    """From the middle, rounded down, and one pixel at least."""
+    picture = gradient(*size)
+    steps = preprocessing(first_crop={"height": 7 / 8, "width": 1 / 2})
+
+    pixels = decode(encode(picture, "PNG"), steps, LIMIT, "reference")
+
+    wanted = picture.crop(box).resize((24, 32), Image.Resampling.BILINEAR)
+    assert np.array_equal(pixels, np.asarray(wanted))
+
+
 @pytest.mark.parametrize("resample", get_args(Resample))
 def test_resize_is_pillows(resample: Resample) -> None:
     """Exact size, aspect ratio not kept, every filter."""

@@ -9,6 +9,7 @@ from gateway.modelspec import (
     ModelSpec,
     Parity,
     Preprocessing,
+    Shares,
     Size,
     is_model_id,
     model_id_of,
@@ -19,11 +20,13 @@ from gateway.modelspec import (
 positive = st.integers(1, 10_000)
 sizes = st.builds(Size, height=positive, width=positive)
 floats = st.floats(0, 1)
+shares = st.floats(0, 1, exclude_min=True)
 specs = st.builds(
     ModelSpec,
     id2label=st.lists(st.text(), min_size=1).map(tuple),
     preprocessing=st.builds(
         Preprocessing,
+        first_crop=st.none() | st.builds(Shares, height=shares, width=shares),
         resize=st.none() | sizes,
         shortest_edge=st.none() | positive,
         center_crop=st.none() | sizes,

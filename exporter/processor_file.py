@@ -1,0 +1,60 @@
+"""Say in words of our own why a checkpoint has no image processor that can be reproduced.
+
+Reads the checkpoint's files, never runs what they name.
+"""
+
+from pathlib import Path
+from typing import Final
+
+from transformers.models.auto.image_processing_auto import (
+    IMAGE_PROCESSOR_MAPPING_NAMES,
+    get_image_processor_config,
+)
+from transformers.utils import is_timm_local_checkpoint
+
+from exporter.errors import ExportError
+
+FILE_NAME: Final = "preprocessor_config.json"
+_WITHOUT_PILLOW: Final = frozenset(
+    names["torchvision"] for names in IMAGE_PROCESSOR_MAPPING_NAMES.values() if "pil" not in names
+)
+
+
+def check_processor_file(folder: Path, source: str) -> None:
+    """Refuse a checkpoint folder whose image processor is missing or is torchvision's alone.
+
+    Args:
+        folder: Where the checkpoint is.
+        source: What the user calls it.
+
+    Raises:
+        ExportError: With what is wrong and the way out.
+    """
+    # timm's models have their preprocessing in config.json.
+    if is_timm_local_checkpoint(str(folder)):
+        return
+    try:
+        settings = get_image_processor_config(folder, local_files_only=True)
+    except (OSError, ValueError, TypeError):
+        # Whoever loads the processor says why the file cannot be read.
+        return
+    if not isinstance(settings, dict):
+        return
+    if not settings and not (folder / FILE_NAME).is_file():
+        raise ExportError(
+            f"{source} has no {FILE_NAME}, which says how images are resized and normalised; copy"
+            " it from the model this one was fine-tuned from, or write it with"
+            " image_processor.save_pretrained"
+        )
+    # Older files name the class of the time, whose name ends in "Fast".
+    name = str(settings.get("image_processor_type")).removesuffix("Fast")
+    if name in _WITHOUT_PILLOW:
+        raise without_pillow(name)
+
+
+def without_pillow(name: str) -> ExportError:
+    """The refusal of an image processor that transformers has for torchvision alone."""
+    return ExportError(
+        f"transformers has {name} for torchvision alone, which resizes otherwise than the gateway,"
+        " with Pillow, does; models of this kind cannot be exported"
+    )
