@@ -1,7 +1,6 @@
 """The one error of an export, and what a library's error says in one line."""
 
 import re
-import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -15,7 +14,6 @@ _MISSING_LIBRARY: Final = re.compile(r"(\S+) requires the (\S+) library but it w
 # Their wheels fit one release of torch: without a word on it, pip would replace the torch that is
 # installed.
 _NEED_THIS_TORCH: Final = frozenset({"timm", "torchvision"})
-_ID_TO_CHOOSE: Final = "ORG/NAME"
 # Python's own errors: their texts are often a bare name or number.
 _NEED_THEIR_NAME: Final = (
     LookupError,
@@ -34,6 +32,24 @@ class ExportError(Exception):
     def __init__(self, message: str) -> None:
         # Names of folders, and what a library says, may hold anything.
         super().__init__(one_line(message))
+
+
+class NeedsOptions(ExportError):
+    """The model can be exported with other options, which the command line writes out."""
+
+    def __init__(self, message: str, source: str, model_id: str | None, *options: str) -> None:
+        """Name the options.
+
+        Args:
+            message: Why, up to the colon before the commands.
+            source: The checkpoint.
+            model_id: Id it will be served under; none has the user choose one.
+            options: Of `vitriton export`, beside `--name` and `--output`.
+        """
+        super().__init__(message)
+        self.source = source
+        self.model_id = model_id
+        self.options = options
 
 
 def one_line(text: str) -> str:
@@ -82,20 +98,6 @@ def _missing_library(exc: ImportError) -> str:
         # Without the build, such as "+cpu", which no package index has.
         command += f" torch=={version('torch').partition('+')[0]}"
     return f"{subject} needs the library {library}, which is not installed: `{command}`"
-
-
-def export_then_serve(source: str, model_id: str | None, *options: str) -> str:
-    """The commands that export a checkpoint with these options and then serve it.
-
-    Args:
-        source: The checkpoint.
-        model_id: Id it is served under; none has the user choose one.
-        options: Of `vitriton export`.
-    """
-    if model_id is None:
-        model_id, options = _ID_TO_CHOOSE, (*options, "--name", _ID_TO_CHOOSE)
-    export = shlex.join(["vitriton", "export", source, *options])
-    return f"`{export}`, then `vitriton serve {model_id}`"
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from exporter.checkpoint import (
 )
 from exporter.config_pbtxt import ServingOptions, build_model_config, check_options, to_pbtxt
 from exporter.digest import sha256_of
-from exporter.errors import ExportError, export_then_serve, refusing, shortened
+from exporter.errors import NeedsOptions, refusing, shortened
 from exporter.graph import in_precision, load_graph, on_gpu, refuse_device_constants, save, trace
 from exporter.last_layer import with_short_last_layer
 from exporter.precision import Precision, choose_dtype
@@ -87,10 +87,12 @@ def export_model(request: ExportRequest) -> ModelSpec:
         model_id = request.name or checkpoint.model_id
         if not is_model_id(model_id):
             options = ["--allow-pickle"] if request.allow_pickle else []
-            raise ExportError(
+            raise NeedsOptions(
                 f"{shortened(model_id)!r} is no model id (letters, digits, '.', '_' and '-', no"
-                " '--', with one '/' at most); choose one:"
-                f" {export_then_serve(request.source, None, *options)}"
+                " '--', with one '/' at most); choose one",
+                request.source,
+                None,
+                *options,
             )
         return _write(checkpoint, model_id, dtype, request)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from exporter.errors import ExportError, export_then_serve, reason_of, shortened
+from exporter.errors import ExportError, NeedsOptions, reason_of, shortened
 from gateway.modelspec import is_model_id
 
 CONFIG_FILE: Final = "config.json"
@@ -109,7 +109,8 @@ def is_file(path: Path) -> bool:
     """Whether a regular file is there, or a link to one."""
     try:
         return stat.S_ISREG(path.stat().st_mode)
-    except OSError:
+    # ValueError: no file can have this name.
+    except (OSError, ValueError):
         return False
 
 
@@ -190,7 +191,7 @@ def _weights(
         names = (explicit,)
     chosen = next((name for name in names if is_file(folder.path / name)), None)
     if chosen is None:
-        raise ExportError(_why_no_weights(folder, names))
+        raise _without_weights(folder, names)
     files = [chosen]
     if chosen.endswith(".json"):
         shards = _read_json(folder, chosen).get("weight_map")
@@ -202,20 +203,24 @@ def _weights(
     return tuple(folder.path / name for name in files)
 
 
-def _why_no_weights(folder: CheckpointFolder, names: tuple[str, ...]) -> str:
+def _without_weights(folder: CheckpointFolder, names: tuple[str, ...]) -> ExportError:
     for name in names:
         fault = fault_of(folder.path / name)
         if fault != _ABSENT:
-            return f"{folder.source} has no weights: {name} {fault}"
+            return ExportError(f"{folder.source} has no weights: {name} {fault}")
     has_pickle = any(is_file(folder.path / name) for name in _PICKLES)
     # Pickles are not downloaded unless they are allowed.
     may_have_pickle = has_pickle or folder.commit is not None
     if names != _SAFETENSORS or not may_have_pickle:
-        return f"{folder.source} has no weights: {' or '.join(names)} is not there"
+        return ExportError(f"{folder.source} has no weights: {' or '.join(names)} is not there")
     has = "pickled weights only" if has_pickle else "no weights but perhaps pickled ones"
     model_id = folder.model_id if is_model_id(folder.model_id) else None
-    commands = export_then_serve(folder.source, model_id, "--allow-pickle")
-    return f"{folder.source} has {has}; if you trust their source: {commands}"
+    return NeedsOptions(
+        f"{folder.source} has {has}; if you trust their source, add --allow-pickle",
+        folder.source,
+        model_id,
+        "--allow-pickle",
+    )
 
 
 def _refuse_unreadable(folder: CheckpointFolder, name: str) -> None:

@@ -140,8 +140,9 @@ def eager_logits(
     if INPUT_NAME not in signature(model.forward).parameters:
         raise ExportError(f"{name} does not take {INPUT_NAME}, which is all the gateway sends it")
     rows = []
+    step = f"reference in {str(dtype).removeprefix('torch.')}"
     with torch.inference_mode():
-        for image in tqdm(images, desc=f"reference in {dtype}", unit="image", disable=None):
+        for image in tqdm(images, desc=step, unit="image", disable=None):
             pixel_values = torch.from_numpy(steps.normalization.apply(image).copy())[None]
             try:
                 rows.append(model(pixel_values=pixel_values.to(dtype)).logits)

@@ -13,7 +13,7 @@ from typing import Final
 
 from deploy.local.cpu_latency import MAX_LATENCY_US
 from deploy.local.errors import LocalError
-from exporter.errors import ExportError
+from exporter.errors import ExportError, NeedsOptions
 from gateway import __version__
 from gateway.settings import InvalidSettings
 
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         options.run(options)
     except (LocalError, ExportError) as exc:
-        print(f"vitriton: error: {exc}", file=sys.stderr)
+        print(f"vitriton: error: {exc}{_commands(exc, options)}", file=sys.stderr)
         raise SystemExit(1) from exc
     except InvalidSettings as exc:
         print(f"vitriton: error: {exc}", file=sys.stderr)
@@ -75,6 +75,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt as exc:
         print("vitriton: interrupted", file=sys.stderr)
         raise SystemExit(_INTERRUPTED) from exc
+
+
+def _commands(exc: Exception, options: argparse.Namespace) -> str:
+    """The commands that do what was asked, where an error knows the options for it."""
+    if not isinstance(exc, NeedsOptions):
+        return ""
+    from deploy.local.invocation import export_then_serve
+
+    repository = getattr(options, "output", _REPOSITORY)
+    return f": {export_then_serve(exc.source, exc.model_id, exc.options, repository)}"
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:

@@ -6,7 +6,6 @@ Exports run in a process of their own, so that torch's memory is gone when servi
 import asyncio
 import logging
 import os
-import shlex
 import sys
 import urllib.request
 from asyncio.subprocess import DEVNULL
@@ -18,7 +17,7 @@ from huggingface_hub import constants, hf_hub_url, try_to_load_from_cache
 from deploy.local.children import running
 from deploy.local.demo_folder import DEMO_FOLDER, DEMO_MODEL, refuse_unwritable_demo
 from deploy.local.errors import LocalError
-from deploy.local.invocation import vitriton_command
+from deploy.local.invocation import export_then_serve
 from exporter.digest import checkpoint_digest
 from exporter.entry import read_entry
 from exporter.errors import ExportError
@@ -75,26 +74,18 @@ def refuse_ids(models: list[str], repository: Path) -> None:
     sources: dict[str, str] = {}
     for model in models:
         model_id = served_id(model)
+        commands = export_then_serve(model, None, [], repository)
         if folder_at(model) is not None and not is_model_id(model_id):
             raise LocalError(
                 f"{model} cannot be served under its folder's name, which is no model id (letters,"
-                f" digits, '.', '_' and '-', no '--'); {_export_by_name(model, repository)}"
+                f" digits, '.', '_' and '-', no '--'); choose one: {commands}"
             )
         first = sources.setdefault(model_id, model)
         if first != model and Path(first).resolve() != Path(model).resolve():
             raise LocalError(
                 f"{first} and {model} would both be served as {model_id}; give one of them another"
-                f" id: {_export_by_name(model, repository)}"
+                f" id: {commands}"
             )
-
-
-def _export_by_name(model: str, repository: Path) -> str:
-    """The two commands that serve a folder under an id of the user's own."""
-    vitriton, folder = vitriton_command(), shlex.quote(str(repository))
-    return (
-        f"run {vitriton} export {shlex.quote(model)} --name ORG/NAME --output {folder}"
-        f", then {vitriton} serve ORG/NAME --repository {folder}"
-    )
 
 
 async def _prepare_defaults(repository: Path, precision: str) -> list[str]:

@@ -39,7 +39,7 @@ def test_each_step_of_an_export_says_how_far_it_is(vit: Path, tmp_path: Path) ->
         [*VITRITON, "export", str(vit), "--max-batch-size", "1", "--precision", "fp16"], tmp_path
     )
 
-    last = dict(re.findall(r"([a-z ]+): +(\d+)%\|", written))
-    assert last == dict.fromkeys(("reference", "verify", "low precision"), "100")
+    last = dict(re.findall(r"([a-z0-9 ]+): +(\d+)%\|", written))
+    assert last == dict.fromkeys(("reference in float32", "verify", "low precision"), "100")
     traced = re.findall(r"trace: (\d+) modules", written)
     assert int(traced[-1]) > 10

@@ -62,11 +62,11 @@ REFUSALS: dict[str, tuple[Any, str]] = {
     ),
     "a preprocessor that is a list": (
         lambda folder: (folder / "preprocessor_config.json").write_text('["a"]'),
-        "no usable preprocessor_config.json",
+        "preprocessor_config.json holds no JSON object",
     ),
     "a preprocessor that is no JSON": (
         lambda folder: (folder / "preprocessor_config.json").write_text("{"),
-        "no usable preprocessor_config.json",
+        "preprocessor_config.json is not valid JSON",
     ),
     "another size than the model's": (
         lambda folder: edit(
@@ -253,7 +253,7 @@ def test_timm_checkpoint_without_timm_names_the_library(
         ("LayoutLMv2ImageProcessor", "itself fails on a .* image: .*`pip install pytesseract`"),
         (
             "DINOv3ViTImageProcessorFast",
-            "no usable image processor: .*`pip install torchvision torch==",
+            "DINOv3ViTImageProcessor for torchvision alone",
         ),
     ],
 )

@@ -134,7 +134,7 @@ def test_a_faithful_model_passes() -> None:
         (CoupledBatch, "differs from eager transformers"),
         (BakedBatch, "fails at batch size 1"),
         (NanOnBright, "not finite"),
-        (Untraceable, "cannot be traced: data-dependent from here on$"),
+        (Untraceable, "cannot be traced: data-dependent from here on and more$"),
         (Maps, "not one row"),
     ],
 )

@@ -196,7 +196,7 @@ def test_folder_whose_name_is_no_id_is_served_by_the_commands_in_the_line(
     done = run_vitriton(["serve", *arguments], tmp_path)
 
     error = only_error(done.stderr)
-    found = re.search(r"run (.* export .*), then (.*)$", error)
+    found = re.search(r"`(.* export .*)`, then `(.*)`$", error)
     assert done.returncode == 1
     assert found
     assert "vitriton export" in error
