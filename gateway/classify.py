@@ -24,7 +24,7 @@ from gateway.errors import (
     UnknownTask,
 )
 from gateway.ids import new_id
-from gateway.mistakes import CURL_HINT, is_form_encoded
+from gateway.mistakes import CURL_HINT, is_stripped_by_curl
 from gateway.paths import Target
 from gateway.rendering import error_parts, send_json, unexpected_error_parts
 from gateway.schemas import render_predictions
@@ -70,7 +70,7 @@ async def _answer(scope: Scope, receive: Receive, state: State) -> tuple[bytes, 
             async with cancelled_on_disconnect(receive):
                 answer = await state["classifier"].classify(incoming)
         except InvalidImage as exc:
-            if not is_form_encoded(headers.get("content-type", "")):
+            if not is_stripped_by_curl(body, headers.get("content-type", "")):
                 raise
             raise InvalidImage(f"{exc}; {CURL_HINT}") from exc
     return (

@@ -16,11 +16,16 @@ from gateway.errors import MalformedRequest, PayloadTooLarge, UnsupportedContent
 _GZIP_WINDOW_BITS: Final = 16 + zlib.MAX_WBITS
 _RAW_WINDOW_BITS: Final = -zlib.MAX_WBITS
 # The largest window that the content coding `zstd` may need: 8 MiB (RFC 9659 §3).
-_ZSTD_WINDOW_LOG: Final = 23
+_ZSTD_OPTIONS: Final[dict[int, int]] = {zstd.DecompressionParameter.window_log_max: 23}
+# Parallel compressors write one for each block of the input; what is left is copied for each.
+_MAX_FRAMES: Final = 64
+
+# Decodes the first member or frame, up to so many bytes: those, whether its end came, and the rest.
+_DecodeFrame = Callable[[bytes, int], tuple[bytes, bool, bytes]]
 
 
 class _NotWhole(Exception):
-    """The encoded data ends before its end mark, or goes on after it."""
+    """The encoded data ends before its end mark, or goes on after the last one that is read."""
 
 
 def decode_content(body: bytes, content_encoding: str | None, limit_bytes: int) -> bytes:
@@ -46,7 +51,8 @@ def decode_content(body: bytes, content_encoding: str | None, limit_bytes: int) 
         decoded = decoder(body, limit_bytes + 1)
     except (zlib.error, brotli.error, zstd.ZstdError, _NotWhole) as exc:
         raise MalformedRequest(
-            f"The body is not {coding}, as its Content-Encoding says, or is damaged"
+            f"The body is not {coding}, as its Content-Encoding says, or is damaged, or has more"
+            f" than {_MAX_FRAMES} parts or a window of more than 8 MiB"
         ) from exc
     if len(decoded) > limit_bytes:
         raise PayloadTooLarge(limit_bytes)
@@ -66,9 +72,26 @@ def _deflate(body: bytes, most: int) -> bytes:
 
 
 def _inflate(body: bytes, most: int, window_bits: int) -> bytes:
-    decoder = zlib.decompressobj(window_bits)
-    decoded = decoder.decompress(body, most)
-    return _whole(decoded, most, decoder.eof and not decoder.unused_data)
+    def member(rest: bytes, room: int) -> tuple[bytes, bool, bytes]:
+        decoder = zlib.decompressobj(window_bits)
+        return decoder.decompress(rest, room), decoder.eof, decoder.unused_data
+
+    return _joined(body, most, member)
+
+
+def _joined(body: bytes, most: int, decode: _DecodeFrame) -> bytes:
+    """The content of all members (gzip, RFC 1952 §2.2) or frames (zstd, RFC 8878 §3) of a body."""
+    pieces: list[bytes] = []
+    size = 0
+    for _ in range(_MAX_FRAMES):
+        piece, is_whole, body = decode(body, most - size)
+        pieces.append(piece)
+        size += len(piece)
+        if size >= most or (is_whole and not body):
+            return b"".join(pieces)
+        if not is_whole:
+            break
+    raise _NotWhole
 
 
 def _brotli(body: bytes, most: int) -> bytes:
@@ -78,22 +101,17 @@ def _brotli(body: bytes, most: int) -> bytes:
     while size < most and not decoder.is_finished() and not decoder.can_accept_more_data():
         pieces.append(decoder.process(b"", output_buffer_limit=most - size))
         size += len(pieces[-1])
-    return _whole(b"".join(pieces), most, decoder.is_finished())
+    if size < most and not decoder.is_finished():
+        raise _NotWhole
+    return b"".join(pieces)
 
 
 def _zstd(body: bytes, most: int) -> bytes:
-    decoder = zstd.ZstdDecompressor(
-        options={zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG}
-    )
-    decoded = decoder.decompress(body, most)
-    return _whole(decoded, most, decoder.eof and not decoder.unused_data)
+    def frame(rest: bytes, room: int) -> tuple[bytes, bool, bytes]:
+        decoder = zstd.ZstdDecompressor(options=_ZSTD_OPTIONS)
+        return decoder.decompress(rest, room), decoder.eof, decoder.unused_data
 
-
-def _whole(decoded: bytes, most: int, is_whole: bool) -> bytes:
-    """The decoded bytes, if they are all or are too many anyway."""
-    if len(decoded) < most and not is_whole:
-        raise _NotWhole
-    return decoded
+    return _joined(body, most, frame)
 
 
 _DECODERS: Final[dict[str, Callable[[bytes, int], bytes]]] = {

@@ -27,7 +27,12 @@ class FormPart(NamedTuple):
 
 def is_form(content_type: str) -> bool:
     """Whether a request of this `Content-Type` holds a form."""
-    return content_type.partition(";")[0].strip().lower() == FORM_TYPE
+    return media_type(content_type) == FORM_TYPE
+
+
+def media_type(content_type: str) -> str:
+    """A `Content-Type` in lower case, without parameters."""
+    return content_type.partition(";")[0].strip().lower()
 
 
 def parse_form(body: bytes, content_type: str) -> list[FormPart]:

@@ -7,6 +7,7 @@ Where several processes share the port, each counts into files of its own in the
 
 import gzip
 import os
+import re
 from functools import cache, partial
 from pathlib import Path
 from time import perf_counter
@@ -31,6 +32,13 @@ MULTIPROCESS_FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
 _BUCKETS: Final = (
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
     *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
+)
+
+
+_KNOWN: Final = re.compile(r"(application/openmetrics-text|text/plain)\s*(;|$)", re.IGNORECASE)
+# The weight of a value, 0 to 1 with at most three decimals.
+_QUALITY: Final = re.compile(
+    r";\s*q\s*=\s*([01](?:\.\d{0,3})?)\s*(?:;|$)", re.IGNORECASE | re.ASCII
 )
 
 
@@ -121,13 +129,13 @@ class Metrics:
             accept_encoding: The request's header; `gzip` is heeded.
         """
         try:
-            encode, content_type = choose_encoder(accept)
+            encode, content_type = choose_encoder(_first_known(accept))
         except (TypeError, ValueError):
             # A version that is no number; the library compares it with one.
             encode, content_type = choose_encoder("")
         body = encode(self._series())
         headers = {"content-type": content_type, "vary": "accept, accept-encoding"}
-        if not gzip_accepted(accept_encoding):
+        if not gzip_accepted(",".join(_by_preference(accept_encoding))):
             return body, headers
         return gzip.compress(body), headers | {"content-encoding": "gzip"}
 
@@ -137,6 +145,21 @@ class Metrics:
         registry = CollectorRegistry()
         multiprocess.MultiProcessCollector(registry, self._folder)  # type: ignore[no-untyped-call]  # the library's
         return registry
+
+
+def _first_known(accept: str) -> str:
+    """The format that a client likes best, of those that `choose_encoder` knows; else nothing."""
+    return next((value for value in _by_preference(accept) if _KNOWN.match(value)), "")
+
+
+def _by_preference(header: str) -> list[str]:
+    """A header's values by `q` (RFC 9110 §12.4.2), the largest first, refused ones left out."""
+    values: list[tuple[float, str]] = []
+    for value in header.split(","):
+        found = _QUALITY.search(value)
+        values.append((float(found[1]) if found else 1.0, value.strip()))
+    wanted = [pair for pair in values if pair[0] > 0]
+    return [value for _, value in sorted(wanted, key=lambda pair: -pair[0])]
 
 
 class _Timed:

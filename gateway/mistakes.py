@@ -3,11 +3,14 @@
 import re
 from typing import Final
 
+from gateway.forms import media_type
+
 CURL_HINT: Final = (
     "if curl sent the file with -d, which leaves line breaks out, use --data-binary @FILE"
 )
-"""What to try when a body that `is_form_encoded` holds a damaged image."""
+"""What to try when a damaged image `is_stripped_by_curl`."""
 _FORM_ENCODED: Final = "application/x-www-form-urlencoded"
+_LOST_BYTES: Final = (b"\0", b"\n", b"\r")
 _WAY_OUT: Final = 'send the image\'s bytes, or JSON {"inputs": "<base64>"}'
 _MISTAKES: Final = (
     (
@@ -24,7 +27,7 @@ _MISTAKES: Final = (
     (rb"https?://", f"The body is a URL, and this server fetches none; {_WAY_OUT}"),
     (
         # Of a reasonable length: a longer text is no name.
-        rb"@?[^\r\n\x00]{1,250}\.(jpe?g|png|webp|gif|bmp|tiff?|avif|heic|jp2)\s*\Z",
+        rb"@?[^\r\n\x00]{1,250}\.(jpe?g|png|webp|gif|bmp|tiff?|avif|heic|jp2)\s{0,9}\Z",
         "The body is a file's name, not its content; with curl write an @ before the name:"
         " --data-binary @FILE",
     ),
@@ -41,6 +44,13 @@ def describe_mistake(text: bytes) -> str | None:
     return next((message for pattern, message in _PATTERNS if pattern.match(text)), None)
 
 
-def is_form_encoded(content_type: str) -> bool:
-    """Whether this is the type that curl writes for `-d` and `--data-binary`."""
-    return content_type.lower().startswith(_FORM_ENCODED)
+def is_stripped_by_curl(body: bytes, content_type: str) -> bool:
+    """Whether a body looks like a binary file that `curl -d` has stripped of line breaks and zeros.
+
+    curl writes the same type for `--data-binary`, and for JSON.
+    """
+    return (
+        media_type(content_type) == _FORM_ENCODED
+        and not body.isascii()
+        and not any(lost in body for lost in _LOST_BYTES)
+    )

@@ -99,8 +99,16 @@ _BODY: Final[Json] = {
             "schema": {
                 "type": "object",
                 "required": ["file"],
-                "properties": {"file": {"type": "string", "format": "binary"}},
-            }
+                "properties": {
+                    "file": {"type": "string", "format": "binary"},
+                    "parameters": {"$ref": "#/components/schemas/Parameters"},
+                    "options": {"$ref": "#/components/schemas/Options"},
+                },
+            },
+            "encoding": {
+                "parameters": {"contentType": "application/json"},
+                "options": {"contentType": "application/json"},
+            },
         },
     },
 }

@@ -23,6 +23,7 @@ DEFAULT_TOP_K: Final = 5
 _PARAMETERS: Final = frozenset({"function_to_apply", "top_k"})
 # A text field of a form with one of these names holds the image as base64.
 _IMAGE_FIELDS: Final = frozenset({"inputs", "image", "file"})
+_TEXT_FIELDS: Final = _PARAMETERS | {"parameters", "options"}
 
 _URL_SAFE: Final = bytes.maketrans(b"-_", b"+/")
 _WHITE_SPACE: Final = b" \t\r\n\v\f"
@@ -100,7 +101,7 @@ def _image_of(content: bytes) -> bytes:
     try:
         return decode_base64(_text_of(content)) or content
     except InvalidImage:
-        # Pillow knows more formats than there are signatures; it has the last word.
+        # Pillow knows more formats than there are signatures, so Pillow decides.
         return content
 
 
@@ -175,14 +176,25 @@ def _parse_form(body: bytes, content_type: str, query: Mapping[str, str]) -> Cla
 
 
 def _holds_image(part: FormPart) -> bool:
-    """Whether a part is the image; `filename` is optional in a form (RFC 7578 §4.2)."""
+    """Whether a part is the image; `filename` is optional in a form (RFC 7578 §4.2).
+
+    Fields of ours are none, though libraries give them filenames: `requests`, `FormData` with a
+    `Blob`.
+    """
+    if part.name in _TEXT_FIELDS or part.content_type == "application/json":
+        return False
     return (
         part.has_filename
         or part.name in _IMAGE_FIELDS
         or part.content_type.startswith("image/")
         or part.content_type == "application/octet-stream"
-        or has_image_signature(part.content)
+        or _is_binary_image(part.content)
     )
+
+
+def _is_binary_image(content: bytes) -> bool:
+    """Whether these are an image's bytes; a text may begin as some formats do, `BMW` for one."""
+    return has_image_signature(content) and not content.isascii()
 
 
 def _image_of_part(part: FormPart) -> bytes:

@@ -107,12 +107,17 @@ def _serve(settings: Settings, reserved: socket.socket) -> None:
         loop=Loops.uvloop,
         backlog=_BACKLOG,
         backpressure=_most_connections(),
-        http1_settings=HTTP1Settings(header_read_timeout=round(settings.keep_alive_s * 1000)),
+        http1_settings=http_settings(settings),
         log_level=LogLevels.warning,
         log_dictconfig=server_logging(),
     )
     server.on_startup(lambda: _say_when_listening(host, port))
     server.serve()
+
+
+def http_settings(settings: Settings) -> HTTP1Settings:
+    """The server's limits on a connection; it has one timer for being idle and for a head."""
+    return HTTP1Settings(header_read_timeout=round(settings.keep_alive_s * 1000))
 
 
 def _most_connections() -> int:

@@ -53,7 +53,7 @@ class Settings(BaseSettings):
     request_timeout_s: PositiveFloat = 60.0
     """Time from a request's headers to its answer, in seconds; waiting for a model to load is not
     counted."""
-    keep_alive_s: Annotated[float, Field(gt=0, le=86_400)] = 75.0
+    keep_alive_s: Annotated[float, Field(ge=0.1, le=86_400)] = 75.0
     """How long a connection may stay without a complete request head, in seconds: idle between two
     requests, or while a head arrives. Keep it above the idle time of the load balancer in front,
     60 s for most."""

@@ -1,5 +1,8 @@
 """The application as servers start it, with settings from the environment."""
 
+import multiprocessing
+import os
+
 from starlette.types import ASGIApp
 
 from gateway.app import create_app
@@ -23,4 +26,8 @@ def asgi_app() -> ASGIApp:
 def worker_app() -> ASGIApp:
     """The application for a worker of `gateway.server`, which ends when its parent ends."""
     end_with_parent()
+    parent = multiprocessing.parent_process()
+    if parent is not None and os.getppid() != parent.pid:
+        # It ended before the kernel was asked to tell.
+        raise SystemExit(1)
     return asgi_app()

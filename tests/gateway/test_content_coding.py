@@ -71,10 +71,23 @@ def test_bomb_takes_no_memory_beyond_the_limit(coding: str) -> None:
 def test_damaged_body_is_refused(coding: str, damage: str) -> None:
     """With the coding's name."""
     whole = ENCODERS[coding](b"an image of a cat")
-    body = {"cut": whole[:-1], "longer": whole + whole, "none at all": b"\x89PNG"}[damage]
+    body = {"cut": whole[:-1], "longer": whole + b"\x89PNG", "none at all": b"\x89PNG"}[damage]
 
     with pytest.raises(MalformedRequest, match=coding.strip().lower()):
         decode_content(body, coding, LIMIT)
+
+
+@pytest.mark.parametrize("coding", ["gzip", "zstd"])
+def test_several_parts_are_one_body(coding: str) -> None:
+    """Members of gzip and frames of zstd, as parallel compressors write them; not any number."""
+    encode = ENCODERS["gzip"] if coding == "gzip" else zstd.compress
+    pieces = [b"an image ", b"", b"of a cat"]
+
+    assert decode_content(b"".join(map(encode, pieces)), coding, LIMIT) == b"an image of a cat"
+    with pytest.raises(PayloadTooLarge):
+        decode_content(encode(bytes(LIMIT)) + encode(b"x"), coding, LIMIT)
+    with pytest.raises(MalformedRequest, match="64 parts"):
+        decode_content(encode(b"") * 65, coding, LIMIT)
 
 
 @pytest.mark.parametrize("coding", ["compress", "gzip, br", "aes128gcm", "x" * 1000])

@@ -125,6 +125,24 @@ FILE = 'name="anything"; filename="cat.png"'
             Parameters(None, 4),
         ),
         ([('name="parameters"', b"null"), (FILE, PNG)], {"top_k": "2"}, Parameters(None, 2)),
+        # Fields with filenames: requests' `files`, and FormData with a Blob.
+        (
+            [('name="parameters"; filename="parameters"', b'{"top_k": 3}'), (FILE, PNG)],
+            {},
+            Parameters(None, 3),
+        ),
+        (
+            [
+                ('name="parameters"; filename="blob"\r\nContent-Type: application/json', b"{}"),
+                ('name="options"; filename="blob"\r\nContent-Type: application/json', b"{}"),
+                ('name="top_k"; filename="top_k"', b"3"),
+                (FILE, PNG),
+            ],
+            {},
+            Parameters(),
+        ),
+        # A text that begins as a format does.
+        ([('name="brand"', b"BMW"), ('name="page"', b"P4\n"), (FILE, PNG)], {}, Parameters()),
         # Blank fields and files that nobody chose.
         ([('name="top_k"', b""), (FILE, PNG)], {"top_k": "2"}, Parameters(None, 2)),
         ([('name="parameters"', b" "), (FILE, PNG)], {}, Parameters()),

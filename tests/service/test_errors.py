@@ -82,6 +82,9 @@ def test_file_that_curl_sent_as_text_gets_a_hint(client: httpx.Client, picture: 
 
     assert "--data-binary @FILE" in assert_error(answer, 400)
     assert client.post(MODEL, content=picture, headers=headers).status_code == 200
+    # What `--data-binary` sent, and JSON that `-d` sent, have other faults.
+    for body in (picture[: len(picture) // 2], b'{"inputs": "AAAA"}'):
+        assert "curl" not in assert_error(client.post(MODEL, content=body, headers=headers), 400)
 
 
 def test_query_with_a_non_integer_top_k_is_400(client: httpx.Client) -> None:

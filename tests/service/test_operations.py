@@ -71,6 +71,9 @@ def test_metrics_count_requests_images_and_errors(client: httpx.Client) -> None:
         ("text/plain;version=one", "text/plain; version=0.0.4"),
         ("\xff\xfe", "text/plain; version=0.0.4"),
         ("application/openmetrics-text;version=1.0.0", "application/openmetrics-text; version=1."),
+        ("text/plain;q=1, application/openmetrics-text;q=0.1", "text/plain; version=0.0.4"),
+        ("application/openmetrics-text;q=0", "text/plain; version=0.0.4"),
+        ("text/plain;q=0.1, application/openmetrics-text;q=0.9", "application/openmetrics-text"),
         # What Prometheus 3 sends.
         (
             "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,"
@@ -93,12 +96,17 @@ def test_metrics_come_in_the_format_that_is_asked_for(
     assert "gateway_inflight_requests 1.0" in answer.text
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "identity"])
-def test_metrics_are_compressed_for_those_who_ask(client: httpx.Client, encoding: str) -> None:
+@pytest.mark.parametrize(
+    ("asked", "encoding"),
+    [("gzip", "gzip"), ("br;q=1, gzip;q=0.5", "gzip"), ("gzip;q=0", None), ("identity", None)],
+)
+def test_metrics_are_compressed_for_those_who_ask(
+    client: httpx.Client, asked: str, encoding: str | None
+) -> None:
     """Prometheus does."""
-    answer = client.get("/metrics", headers={"accept-encoding": encoding})
+    answer = client.get("/metrics", headers={"accept-encoding": asked})
 
-    assert answer.headers.get("content-encoding", "identity") == encoding
+    assert answer.headers.get("content-encoding") == encoding
     assert "gateway_inflight_requests 1.0" in answer.text
 
 
