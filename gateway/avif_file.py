@@ -2,7 +2,8 @@
 
 Pure. An AV1 decoder decodes all frames of a picture's data, also those it never shows, and libavif
 looks for each item among all others. Boxes are those of ISO/IEC 14496-12, open bitstream units
-those of the AV1 specification, 5.3.
+those of the AV1 specification, 5.3. Each limit counts over the whole file, so that the check itself
+looks at few things and at each byte a few times.
 """
 
 from collections.abc import Iterator
@@ -10,26 +11,78 @@ from typing import Final, NamedTuple
 
 from gateway.errors import DAMAGED, InvalidImage
 
+_BRANDS: Final = (b"avif", b"avis")
 _FRAME_UNITS: Final = frozenset({3, 6})
-_PATH_TO_SAMPLES: Final = (b"trak", b"mdia", b"minf", b"stbl")
+_PATH_TO_SAMPLES: Final = (b"mdia", b"minf", b"stbl")
 _FULL_BOX_BYTES: Final = 4
+_EMPTY: Final = memoryview(b"")
 
 # One and its transparency; a grid has as many as tiles, each at least 64x64.
 _MAX_ITEMS: Final = 4_000
+# libavif looks for these among all items too, and takes unknown ones for new items. A tile belongs
+# to its grid, and may have a thumbnail or transparency.
+_MAX_REFERENCES: Final = 2 * _MAX_ITEMS
 # One, or one for each layer of a picture that is shown in steps, of which AVIF has four.
 _MAX_FRAMES: Final = 4
+# An item has two or three.
+_MAX_UNITS: Final = 20_000
 _MAX_BOXES: Final = 20_000
+# One and its transparency, and what a video brings along.
+_MAX_TRACKS: Final = 8
+# Neither items nor tracks share bytes among themselves; the first item is the first sample too.
+_MAX_READS: Final = 2
 
 
 class _Box(NamedTuple):
     kind: bytes
-    content: bytes
+    content: memoryview
+
+
+class _Span(NamedTuple):
+    method: int
+    start: int
+    size: int
+
+
+class _Allowance:
+    """What a file may still have of one thing."""
+
+    def __init__(self, amount: int, refusal: str) -> None:
+        self._left = amount
+        self._refusal = refusal
+
+    def take(self, amount: int = 1) -> None:
+        self._left -= amount
+        if self._left < 0:
+            raise InvalidImage(self._refusal)
+
+
+class _File:
+    """A file's bytes, and what it may still have."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = memoryview(data)
+        self.boxes = _allowance(_MAX_BOXES, "boxes")
+        self.items = _allowance(_MAX_ITEMS, "items")
+        self.places = _allowance(_MAX_ITEMS, "items")
+        self.spans = _allowance(_MAX_ITEMS, "parts of items")
+        self.associations = _allowance(_MAX_ITEMS, "items with properties")
+        self.references = _allowance(_MAX_REFERENCES, "references between items")
+        self.tracks = _allowance(_MAX_TRACKS, "tracks")
+        self.units = _allowance(_MAX_UNITS, "units of AV1")
+        self.bytes = _Allowance(_MAX_READS * len(data), DAMAGED)
+
+
+def _allowance(limit: int, things: str) -> _Allowance:
+    return _Allowance(
+        limit, f"The AVIF has more than {limit} {things}; save it again, or send a JPEG or PNG"
+    )
 
 
 class _Fields:
     """Big-endian numbers one after the other; past the end they are 0."""
 
-    def __init__(self, content: bytes, at: int = 0) -> None:
+    def __init__(self, content: memoryview, at: int = 0) -> None:
         self._content = content
         self.at = at
 
@@ -41,23 +94,31 @@ class _Fields:
 def check_avif(data: bytes) -> None:
     """Refuse what no encoder writes; what is damaged is left to the decoder.
 
+    Args:
+        data: A file that begins with `ftyp`; where that names no brand of AVIF, nothing is checked.
+
     Raises:
-        InvalidImage: The file has too many items, boxes, or frames in one picture.
+        InvalidImage: The file has too many items, links between them, boxes, tracks, units, or
+            frames in one picture.
     """
-    for box in _boxes(data):
-        if box.kind == b"meta":
-            _check_items(data, box.content[_FULL_BOX_BYTES:])
-        elif box.kind == b"moov":
-            _check_first_samples(data, box.content)
+    file = _File(data)
+    first = next(_boxes(file, file.data), None)
+    # HEIC and videos have such boxes too, and are refused by their own name.
+    if first is None or not any(brand in bytes(first.content) for brand in _BRANDS):
+        return
+    boxes = _only_boxes(file, file.data, {b"meta", b"moov"})
+    if b"meta" in boxes:
+        _check_items(file, boxes[b"meta"])
+    if b"moov" in boxes:
+        _check_tracks(file, boxes[b"moov"])
 
 
-def _boxes(content: bytes) -> Iterator[_Box]:
+def _boxes(file: _File, content: memoryview) -> Iterator[_Box]:
     at = 0
-    for _ in range(_MAX_BOXES):
-        if at + 8 > len(content):
-            return
+    while at + 8 <= len(content):
+        file.boxes.take()
         fields = _Fields(content, at)
-        length, kind = fields.number(4), content[at + 4 : at + 8]
+        length, kind = fields.number(4), bytes(content[at + 4 : at + 8])
         fields.at += 4
         if length == 1:
             length = fields.number(8)
@@ -66,84 +127,119 @@ def _boxes(content: bytes) -> Iterator[_Box]:
             return
         yield _Box(kind, content[fields.at : end])
         at = end
-    raise InvalidImage(f"The AVIF has more than {_MAX_BOXES} boxes; save it again")
 
 
-def _check_items(data: bytes, meta: bytes) -> None:
-    boxes = {box.kind: box.content for box in _boxes(meta)}
-    places, infos = boxes.get(b"iloc", b""), boxes.get(b"iinf", b"")
-    pictures = _picture_items(infos)
-    sources = {0: data, 1: boxes.get(b"idat", b"")}
-    spans_so_far = bytes_so_far = 0
-    for item, spans in _item_spans(places):
-        spans_so_far += len(spans)
-        _refuse_many_items(spans_so_far)
-        if item in pictures:
-            parts = [sources.get(m, b"")[start : start + size] for m, start, size in spans]
-            bytes_so_far += sum(map(len, parts))
-            # Items share no bytes.
-            if bytes_so_far > len(data):
+def _only_boxes(file: _File, content: memoryview, kinds: set[bytes]) -> dict[bytes, memoryview]:
+    """Contents of the boxes of these kinds, of which there is one each at most."""
+    found: dict[bytes, memoryview] = {}
+    for box in _boxes(file, content):
+        if box.kind in kinds:
+            # Which one a decoder takes is its own choice.
+            if box.kind in found:
                 raise InvalidImage(DAMAGED)
-            _check_frames(b"".join(parts))
+            found[box.kind] = box.content
+    return found
 
 
-def _picture_items(infos: bytes) -> frozenset[int]:
+def _check_items(file: _File, meta: memoryview) -> None:
+    kinds = {b"iloc", b"iinf", b"idat", b"iref", b"iprp"}
+    boxes = _only_boxes(file, meta[_FULL_BOX_BYTES:], kinds)
+    _count_links(file, boxes.get(b"iref", _EMPTY), boxes.get(b"iprp", _EMPTY))
+    pictures = _picture_items(file, boxes.get(b"iinf", _EMPTY))
+    sources = {0: file.data, 1: boxes.get(b"idat", _EMPTY)}
+    for item, spans in _item_spans(file, boxes.get(b"iloc", _EMPTY)):
+        if item in pictures:
+            _check_frames(file, [(sources.get(span.method, _EMPTY), span) for span in spans])
+
+
+def _count_links(file: _File, references: memoryview, properties: memoryview) -> None:
+    """Count the items that `iref` and `ipma` (8.11.12 and 8.11.14) name."""
+    id_size = 4 if _version(references) else 2
+    for box in _boxes(file, references[_FULL_BOX_BYTES:]):
+        file.references.take(max(1, _Fields(box.content, id_size).number(2)))
+    for box in _boxes(file, properties):
+        if box.kind == b"ipma":
+            file.associations.take(_Fields(box.content, _FULL_BOX_BYTES).number(4))
+
+
+def _picture_items(file: _File, infos: memoryview) -> frozenset[int]:
     """Numbers of the items that are AV1 (`iinf`, ISO/IEC 14496-12, 8.11.6)."""
-    count_size = 4 if infos[:1] > b"\0" else 2
-    start = _FULL_BOX_BYTES + count_size
-    _refuse_many_items(int.from_bytes(infos[_FULL_BOX_BYTES:start], "big"))
+    fields = _Fields(infos, _FULL_BOX_BYTES)
+    file.items.take(fields.number(4 if _version(infos) > 0 else 2))
     found = set()
-    for box in _boxes(infos[start:]):
-        size = 4 if box.content[:1] > b"\2" else 2
-        fields = _Fields(box.content, _FULL_BOX_BYTES)
-        item = fields.number(size)
-        if box.content[fields.at + 2 : fields.at + 6] == b"av01":
+    for box in _boxes(file, infos[fields.at :]):
+        info = _Fields(box.content, _FULL_BOX_BYTES)
+        item = info.number(4 if _version(box.content) > 2 else 2)
+        if bytes(box.content[info.at + 2 : info.at + 6]) == b"av01":
             found.add(item)
     return frozenset(found)
 
 
-def _item_spans(places: bytes) -> Iterator[tuple[int, list[tuple[int, int, int]]]]:
-    """Each item with its spans: method, offset and length (`iloc`, 8.11.3)."""
-    version = places[0] if places else 0
+def _version(content: memoryview) -> int:
+    return content[0] if content else 0
+
+
+def _item_spans(file: _File, places: memoryview) -> Iterator[tuple[int, list[_Span]]]:
+    """Each item with its spans (`iloc`, 8.11.3)."""
+    version = _version(places)
     fields = _Fields(places, _FULL_BOX_BYTES)
     sizes, more_sizes = fields.number(1), fields.number(1)
     index_size = more_sizes & 15 if version else 0
     count = fields.number(4 if version > 1 else 2)
-    _refuse_many_items(count)
+    file.places.take(count)
     for _ in range(count):
         item = fields.number(4 if version > 1 else 2)
         method = fields.number(2) & 15 if version else 0
         fields.at += 2
         base, spans = fields.number(more_sizes >> 4), []
         extents = fields.number(2)
-        _refuse_many_items(extents)
+        file.spans.take(extents)
         for _ in range(extents):
             fields.at += index_size
             start = base + fields.number(sizes >> 4)
-            spans.append((method, start, fields.number(sizes & 15)))
+            spans.append(_Span(method, start, fields.number(sizes & 15)))
         yield item, spans
 
 
-def _check_first_samples(data: bytes, movie: bytes) -> None:
+def _check_tracks(file: _File, movie: memoryview) -> None:
     """Check the first picture of each track, the only one that is decoded."""
-    contents = [movie]
-    for kind in _PATH_TO_SAMPLES:
-        contents = [box.content for each in contents for box in _boxes(each) if box.kind == kind]
-        _refuse_many_items(len(contents))
-    for content in contents:
-        tables = {box.kind: box.content for box in _boxes(content)}
-        sizes = _Fields(tables.get(b"stsz", b""), _FULL_BOX_BYTES)
-        size, count = sizes.number(4), sizes.number(4)
-        size = size or (sizes.number(4) if count else 0)
-        wide = b"co64" in tables
-        offsets = _Fields(tables.get(b"co64" if wide else b"stco", b""), _FULL_BOX_BYTES + 4)
-        start = offsets.number(8 if wide else 4)
-        _check_frames(data[start : start + size])
+    for track in _boxes(file, movie):
+        if track.kind != b"trak":
+            continue
+        file.tracks.take()
+        content: memoryview | None = track.content
+        items = _only_boxes(file, track.content, {b"meta"}).get(b"meta")
+        if items is not None:
+            _check_items(file, items)
+        for kind in _PATH_TO_SAMPLES:
+            content = None if content is None else _only_boxes(file, content, {kind}).get(kind)
+        if content is not None:
+            _check_frames(file, [(file.data, _first_sample(file, content))])
 
 
-def _check_frames(units: bytes) -> None:
+def _first_sample(file: _File, content: memoryview) -> _Span:
+    """Where it is, by the tables of `stbl` (8.7.3 and 8.7.5)."""
+    tables = _only_boxes(file, content, {b"stsz", b"stco", b"co64"})
+    wide = b"co64" in tables
+    if wide and b"stco" in tables:
+        raise InvalidImage(DAMAGED)
+    sizes = _Fields(tables.get(b"stsz", _EMPTY), _FULL_BOX_BYTES)
+    size, count = sizes.number(4), sizes.number(4)
+    size = size or (sizes.number(4) if count else 0)
+    offsets = _Fields(tables.get(b"co64" if wide else b"stco", _EMPTY), _FULL_BOX_BYTES + 4)
+    return _Span(0, offsets.number(8 if wide else 4), size)
+
+
+def _check_frames(file: _File, picture: list[tuple[memoryview, _Span]]) -> None:
+    """Check one picture, whose units lie in these parts of a source each."""
+    # Before anything is copied: parts may overlap.
+    for source, span in picture:
+        file.bytes.take(max(0, min(span.size, len(source) - span.start)))
+    parts = [source[span.start : span.start + span.size] for source, span in picture]
+    units = parts[0] if len(parts) == 1 else memoryview(b"".join(parts))
     frames, at = 0, 0
     while at < len(units):
+        file.units.take()
         head = units[at]
         at += 2 if head & 4 else 1
         frames += (head >> 3 & 15) in _FRAME_UNITS
@@ -159,7 +255,7 @@ def _check_frames(units: bytes) -> None:
         at += size
 
 
-def _variable_number(units: bytes, at: int) -> tuple[int, int]:
+def _variable_number(units: memoryview, at: int) -> tuple[int, int]:
     """A number in groups of seven bits, least significant first, and where it ends."""
     value = 0
     for n, byte in enumerate(units[at : at + 8]):
@@ -167,11 +263,3 @@ def _variable_number(units: bytes, at: int) -> tuple[int, int]:
         if not byte & 0x80:
             return value, at + n + 1
     return len(units), len(units)
-
-
-def _refuse_many_items(count: int) -> None:
-    if count > _MAX_ITEMS:
-        raise InvalidImage(
-            f"The AVIF has {count} items, and {_MAX_ITEMS} is the limit; save it again, or send a"
-            " JPEG or PNG"
-        )

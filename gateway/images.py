@@ -1,7 +1,8 @@
 """Turn image bytes into the uint8 pixels that a model takes.
 
 Pure CPU, no I/O. The result has shape `(height, width, channels)`, is upright and contiguous.
-What is refused, and what turns the picture, is Pillow's word in every image mode.
+In every image mode, `file_checks` and Pillow decide what is refused, and EXIF as Pillow reads it
+turns the picture.
 """
 
 import io
@@ -12,10 +13,12 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from gateway.errors import DAMAGED, InvalidImage
 from gateway.fast_pixels import DecodeMode, fast_fit, shrink_on_decoding
-from gateway.file_checks import CheckedFile, check_file
+from gateway.file_checks import CheckedFile, check_file, has_image_signature
 from gateway.foreign_files import foreign_kind
 from gateway.modelspec import Preprocessing
 from gateway.pixels import Pixels, fit, resized
+
+__all__ = ["FORMATS", "decode", "has_image_signature"]
 
 # An allow-list: Pillow also opens EPS, PSD, FITS and others that only add attack surface; ICO
 # decodes a whole embedded image before its size is known, QOI is decoded in Python. OpenJPEG 2.5.4,
@@ -27,18 +30,6 @@ FORMATS: Final = (
 )
 _ORDINARY_ASPECT_RATIO: Final = 20
 _TIFF_TILE_SIZE: Final = (322, 323)
-
-_SIGNATURES: Final = (
-    *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"BM", b"II*\x00", b"MM\x00*"),
-    *(b"P4", b"P5", b"P6"),
-)
-
-
-def has_image_signature(data: bytes) -> bool:
-    """Whether the first bytes are those of a format the gateway decodes."""
-    if data[:4] == b"RIFF":
-        return data[8:12] == b"WEBP"
-    return data[4:8] == b"ftyp" or data.startswith(_SIGNATURES)
 
 
 def decode(

@@ -68,7 +68,9 @@ class _Head(NamedTuple):
 
 
 def check_jpeg(data: bytes, max_image_pixels: int) -> JpegFrame | None:
-    """Refuse a JPEG that costs far more to decode than its pixels tell, or that is none of ours.
+    """Refuse a JPEG that costs far more to decode than its pixels tell.
+
+    One of a kind that is not decoded is refused too.
 
     Args:
         data: A file that begins as a JPEG.

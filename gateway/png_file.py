@@ -9,8 +9,6 @@ import zlib
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from PIL import PngImagePlugin
-
 from gateway.errors import InvalidImage
 
 _SIGNATURE_BYTES: Final = 8
@@ -27,6 +25,10 @@ _TURNING_KEYWORDS: Final = frozenset({b"XML:com.adobe.xmp", b"Raw profile type e
 # Pillow reads each in Python. libpng writes 8 KiB of pixels a chunk, some encoders less.
 _MAX_CHUNKS: Final = 10_000
 _LEAST_MEAN_BYTES: Final = 512
+# An honest file has one or two. Pillow inflates each, and this check before it.
+_MAX_TURNING_TEXTS: Final = 8
+# Of all of them together; what turns a picture takes some kilobytes.
+_MAX_INFLATED_BYTES: Final = 1_048_576
 
 
 class _Chunk(NamedTuple):
@@ -41,12 +43,14 @@ def without_texts(data: bytes) -> bytes:
     """The PNG without text and colour profile, except for texts that may turn the picture.
 
     Raises:
-        InvalidImage: It has too many chunks, or such a text is too long.
+        InvalidImage: It has too many chunks or such texts, or the texts are too long.
     """
-    kept, at = [], 0
+    kept, at, texts, inflated = [], 0, 0, 0
     for chunk in _chunks(data):
         if chunk.kind in _TEXTS and _turns(data, chunk):
-            _refuse_long_text(data, chunk)
+            texts += 1
+            inflated += _inflated_bytes(data, chunk, _MAX_INFLATED_BYTES - inflated)
+            _refuse_long_texts(texts, inflated)
         elif chunk.kind in _TEXTS or chunk.kind == _COLOUR_PROFILE:
             kept.append(data[at : chunk.start])
             at = chunk.end
@@ -83,24 +87,31 @@ def _turns(data: bytes, chunk: _Chunk) -> bool:
     return _keyword(data, chunk) in _TURNING_KEYWORDS
 
 
-def _refuse_long_text(data: bytes, chunk: _Chunk) -> None:
-    keyword = _keyword(data, chunk)
-    content = data[chunk.start + _CHUNK_HEAD.size + len(keyword) + 1 : chunk.end - _CHECKSUM_BYTES]
+def _inflated_bytes(data: bytes, chunk: _Chunk, limit: int) -> int:
+    """How long the text is that the chunk has compressed, or one more than `limit`."""
+    start = chunk.start + _CHUNK_HEAD.size + len(_keyword(data, chunk)) + 1
+    content = data[start : chunk.end - _CHECKSUM_BYTES]
     if chunk.kind == b"zTXt":
         compressed = content[1:]
     elif chunk.kind == b"iTXt" and content[:1] != b"\0":
         # Behind two flags, a language and a translated keyword.
         compressed = content[2:].split(b"\0", 2)[-1]
     else:
-        return
-    limit = PngImagePlugin.MAX_TEXT_CHUNK
-    inflater = zlib.decompressobj()
+        return 0
     try:
-        inflater.decompress(compressed, limit)
+        return len(zlib.decompressobj().decompress(compressed, limit + 1))
     except zlib.error:
-        return
-    if inflater.unconsumed_tail:
+        return 0
+
+
+def _refuse_long_texts(texts: int, inflated: int) -> None:
+    if texts > _MAX_TURNING_TEXTS:
         raise InvalidImage(
-            f"The PNG's text {keyword.decode('latin-1')!r} is longer than {limit} bytes; save it"
+            f"The PNG has more than {_MAX_TURNING_TEXTS} texts with EXIF or XMP; save it without"
+            " metadata"
+        )
+    if inflated > _MAX_INFLATED_BYTES:
+        raise InvalidImage(
+            f"The PNG's texts with EXIF or XMP are longer than {_MAX_INFLATED_BYTES} bytes; save it"
             " without metadata"
         )

@@ -11,7 +11,7 @@ from gateway.errors import InvalidImage
 
 # A header of netpbm: a magic number, and width, height and depth behind white space and comments.
 _PNM_HEADERS: Final = {
-    numbers: re.compile(rb"P\w+(?:(?:\s|#[^\r\n]*[\r\n])+[^\s#]+){%d}\s" % numbers)
+    numbers: re.compile(rb"P\w++(?:(?:\s|#[^\r\n]*+[\r\n])++[^\s#]++){%d}+\s" % numbers)
     for numbers in (2, 3)
 }
 # These have one bit a sample, so their headers have no depth.
@@ -39,7 +39,7 @@ def check_pnm(data: bytes) -> None:
     """Refuse a PNM whose header has comments without end.
 
     Raises:
-        InvalidImage: It has.
+        InvalidImage: Its header is longer than the limit.
     """
     header = _PNM_HEADERS[2 if data.startswith(_PNM_BITMAPS) else 3]
     if len(data) > _MAX_PNM_HEADER_BYTES and not header.match(data, 0, _MAX_PNM_HEADER_BYTES):
@@ -53,7 +53,7 @@ def check_gif(data: bytes) -> None:
     """Refuse a GIF with too many blocks before its first frame; what follows is not looked at.
 
     Raises:
-        InvalidImage: It has.
+        InvalidImage: It has more blocks than the limit.
     """
     flags = data[10] if len(data) > 10 else 0
     at = _GIF_SCREEN_BYTES + (3 << (flags & 7) + 1 if flags & 128 else 0)
@@ -79,7 +79,7 @@ def check_tiff(data: bytes) -> None:
     """Refuse a TIFF with too many strips or tiles; only its first picture is looked at.
 
     Raises:
-        InvalidImage: It has.
+        InvalidImage: It has more strips or tiles than the limit.
     """
     order = "<" if data.startswith(b"II") else ">"
     is_big = _TIFF_BIG in data[2:4]

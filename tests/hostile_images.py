@@ -3,6 +3,7 @@
 import re
 import struct
 import zlib
+from collections.abc import Sequence
 from typing import Final
 
 from PIL import Image
@@ -110,6 +111,9 @@ def box(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I4s", 8 + len(content), kind) + content
 
 
+AVIF_HEAD: Final = box(b"ftyp", b"avif\x00\x00\x00\x00avifmif1miaf")
+
+
 def avif_with_frames(frames: int) -> bytes:
     """An AVIF whose picture repeats its frame, as hidden frames would stand there."""
     avif = encode(gradient(16, 16), "AVIF")
@@ -127,7 +131,32 @@ def avif_with_frames(frames: int) -> bytes:
 
 def avif_with_items(items: int) -> bytes:
     """An AVIF of so many items, without pictures."""
-    places = b"".join(struct.pack(">IHHHII", n, 0, 0, 1, 0, 1) for n in range(1, items + 1))
+    return AVIF_HEAD + items_box(items)
+
+
+def avif_of_units(units: bytes, *, spans: int = 1, metas: int = 1) -> bytes:
+    """An AVIF of one picture, which has all these units in each of its spans."""
+    size = len(items_box(1, spans=[(0, 0)] * spans)) * metas
+    at = len(AVIF_HEAD) + size + 8
+    return AVIF_HEAD + items_box(1, spans=[(at, len(units))] * spans) * metas + box(b"mdat", units)
+
+
+def avif_of_tracks(tracks: int, content: bytes = b"") -> bytes:
+    """An AVIF of so many tracks, whose first samples are the whole file."""
+    sizes = box(b"stsz", struct.pack(">III", 0, 2**32 - 1, 1))
+    places = box(b"stco", struct.pack(">III", 0, 1, 0))
+    samples = box(b"mdia", box(b"minf", box(b"stbl", sizes + places)))
+    return AVIF_HEAD + box(b"moov", box(b"trak", content + samples) * tracks)
+
+
+def items_box(
+    items: int, more: bytes = b"", *, spans: Sequence[tuple[int, int]] = ((0, 1),)
+) -> bytes:
+    """A `meta` of so many items, whose bytes are in these spans of the file (start, length)."""
+    extents = b"".join(struct.pack(">II", *span) for span in spans)
+    places = b"".join(
+        struct.pack(">IHHH", n, 0, 0, len(spans)) + extents for n in range(1, items + 1)
+    )
     infos = b"".join(
         box(b"infe", struct.pack(">IIH", 3 << 24, n, 0) + b"av01\x00") for n in range(1, items + 1)
     )
@@ -137,4 +166,17 @@ def avif_with_items(items: int) -> bytes:
         + box(b"iloc", struct.pack(">IHI", 2 << 24, 0x4400, items) + places)
         + box(b"iinf", struct.pack(">II", 1 << 24, items) + infos)
     )
-    return box(b"ftyp", b"avif\x00\x00\x00\x00avifmif1miaf") + box(b"meta", bytes(4) + meta)
+    return box(b"meta", bytes(4) + meta + more)
+
+
+def avif_with_references(references: int) -> bytes:
+    """An AVIF of one item that refers to so many others, which are not there."""
+    others = struct.pack(f">IH{references}I", 1, references, *range(2, references + 2))
+    return AVIF_HEAD + items_box(1, box(b"iref", struct.pack(">I", 1 << 24) + box(b"dimg", others)))
+
+
+def avif_with_associations(associations: int) -> bytes:
+    """An AVIF of one item, with properties for so many."""
+    entries = b"".join(struct.pack(">IBB", n, 1, 1) for n in range(1, associations + 1))
+    links = box(b"ipma", struct.pack(">II", 1 << 24, associations) + entries)
+    return AVIF_HEAD + items_box(1, box(b"iprp", box(b"ipco", b"") + links))

@@ -1,10 +1,13 @@
 """Files that cost far more than their pixels tell are refused before they are decoded."""
 
+import contextlib
 import io
 import struct
+import sys
 import tracemalloc
 import zlib
-from typing import get_args
+from types import FrameType
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import pytest
@@ -18,11 +21,31 @@ from gateway.modelspec import Preprocessing, Size
 from tests import hostile_images as hostile
 from tests.pictures import ORIENTATION_TAG, encode, gradient, photo
 
+if TYPE_CHECKING:
+    from _typeshed import TraceFunction
+
 LIMIT = 10_000_000
 STEPS = Preprocessing(resize=Size(height=8, width=12), resample="bilinear")
 LONG = zlib.compress(bytes(PngImagePlugin.MAX_TEXT_CHUNK + 1))
 PICTURE = gradient(48, 32)
 JPEG = encode(PICTURE, "JPEG")
+
+EMPTY_BOX = hostile.box(b"free", b"")
+
+
+def exif_text(text: bytes) -> bytes:
+    """A compressed text that Pillow reads as EXIF."""
+    return hostile.png_chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(text))
+
+
+# Two bytes each, and as many as a megabyte has.
+UNITS = b"\x12\0" * 500_000
+HEAVY_AVIF = {
+    "AVIF of overlapping parts": (hostile.avif_of_units(UNITS, spans=100), "damaged"),
+    "AVIF of many units": (hostile.avif_of_units(UNITS), "20000 units"),
+    "AVIF of many metas": (hostile.avif_of_units(UNITS, metas=5), "damaged"),
+    "AVIF of tracks that overlap": (hostile.avif_of_tracks(3, EMPTY_BOX + UNITS), "damaged"),
+}
 
 REFUSED = {
     "progressive JPEG of 101 scans": (hostile.jpeg_with_scans(101, PICTURE), "100 scans"),
@@ -42,12 +65,23 @@ REFUSED = {
     "PNG of many empty pixels": (hostile.png_with(hostile.png_chunk(b"IDAT") * 10_001), "chunks"),
     "PNG of a long EXIF": (
         hostile.png_with(hostile.png_chunk(b"zTXt", b"Raw profile type exif\0\0" + LONG)),
-        "'Raw profile type exif' is longer than 1048576 bytes",
+        "longer than 1048576 bytes",
     ),
     "PNG of a long XMP": (
         hostile.png_with(hostile.png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + LONG)),
-        "'XML:com.adobe.xmp' is longer than 1048576 bytes",
+        "longer than 1048576 bytes",
     ),
+    "PNG of a text without end": (hostile.png_with(exif_text(bytes(2**25))), "longer than 1048576"),
+    "PNG of two texts that are long together": (
+        hostile.png_with(
+            exif_text(bytes(600_000))
+            + hostile.png_chunk(
+                b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(bytes(600_000))
+            )
+        ),
+        "longer than 1048576 bytes",
+    ),
+    "PNG of many texts that turn it": (hostile.png_with(exif_text(b"") * 9), "8 texts"),
     "GIF of many extensions": (hostile.gif_with(b"!\xfe\0" * 40_000), "65536 blocks"),
     "GIF of a long extension": (
         hostile.gif_with(b"!\xff" + b"\1a" * 70_000 + b"\0"),
@@ -58,13 +92,32 @@ REFUSED = {
     "PNM of long white space": (b"P4\n1" + b" " * 70_000 + b"1\na", "65536 bytes"),
     "PNM that is decoded in Python": (b"P6 1 1 254\nabc", "not supported"),
     "AVIF of hidden frames": (hostile.avif_with_frames(5), "4 frames"),
-    "AVIF of many items": (hostile.avif_with_items(4_001), "4001 items"),
+    "PNM of Pillow's own kind": (b"P0CMYK#" + b"a" * 70_000 + b"\n1 1 255\nabcd", "65536 bytes"),
+    "AVIF of many items": (hostile.avif_with_items(4_001), "4000 items"),
+    "AVIF of many items in a track": (
+        hostile.avif_of_tracks(1, hostile.items_box(4_001)),
+        "4000 items",
+    ),
+    "AVIF of many references": (hostile.avif_with_references(8_001), "8000 references"),
+    "AVIF of many properties": (
+        hostile.avif_with_associations(4_001),
+        "4000 items with properties",
+    ),
+    "AVIF of many parts": (hostile.avif_of_units(b"", spans=4_001), "4000 parts of items"),
+    "AVIF of many boxes": (hostile.AVIF_HEAD + EMPTY_BOX * 20_000, "20000 boxes"),
+    "AVIF of many tracks": (
+        hostile.AVIF_HEAD + hostile.box(b"moov", hostile.box(b"trak", b"") * 9),
+        "8 tracks",
+    ),
+    "AVIF of two movies": (hostile.AVIF_HEAD + hostile.box(b"moov", b"") * 2, "damaged"),
+    **HEAVY_AVIF,
 }
 
 SERVED = {
     "progressive JPEG of 100 scans": hostile.jpeg_with_scans(100, PICTURE),
     "JPEG of 500 segments": JPEG[:2] + hostile.jpeg_segment(0xE1, bytes(60_000)) * 500 + JPEG[2:],
     "PNG of small chunks": hostile.png_with(hostile.png_chunk(b"abCd") * 9_000),
+    "PNG of several texts that turn it": hostile.png_with(exif_text(bytes(100_000)) * 8),
     "PNG with zeros behind it": encode(PICTURE, "PNG") + bytes(1_000_000),
     "GIF of long metadata": hostile.gif_with(b"!\xff" + (b"\xff" + b"a" * 255) * 4_000 + b"\0"),
     "TIFF of rows": hostile.striped_tiff(60_000),
@@ -126,6 +179,32 @@ def test_refusals_come_before_anything_is_decoded(
 
     with pytest.raises(InvalidImage):
         decode(REFUSED[name][0], STEPS, LIMIT, "fast")
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_work_before_a_refusal_is_bounded(name: str) -> None:
+    """However long the file is, few lines of Python run, and little memory is taken."""
+    data = REFUSED[name][0]
+    lines = 0
+
+    def count(frame: FrameType, event: str, _: object) -> "TraceFunction | None":
+        nonlocal lines
+        lines += event == "line"
+        return count if "/gateway/" in frame.f_code.co_filename else None
+
+    before = sys.gettrace()
+    tracemalloc.start()
+    sys.settrace(count)
+    try:
+        with contextlib.suppress(InvalidImage):
+            check_file(data, LIMIT)
+    finally:
+        sys.settrace(before)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+
+    assert lines < 1_000_000
+    assert peak < 2 * len(data) + 4_000_000
 
 
 @pytest.mark.parametrize("kind", [b"tEXt", b"zTXt", b"iTXt", b"iCCP"])
