@@ -7,7 +7,9 @@ that names none ("'int' object has no attribute 'items'").
 import json
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,27 +18,35 @@ from exporter.errors import reason_of, shortened
 from exporter.folder import is_file
 
 _MAX_VALUE_CHARS: Final = 60
+# A deep model takes seconds to build, and is built once for each field.
+_MAX_SEARCH_S: Final = 20.0
 
 
 def reason_with_field(
-    exc: Exception, folder: Path, name: str, load: Callable[[Path], object]
+    exc: Exception,
+    folder: Path,
+    name: str,
+    load: Callable[[Path], object],
+    clock: Callable[[], float] = time.monotonic,
 ) -> str:
     """What an exception says, after the field that it is about, where one is found.
 
-    A field is to blame if `load` succeeds without it.
+    A field is to blame if `load` succeeds without it. No further field is tried after 20 s.
 
     Args:
         exc: What `load` raised.
         folder: The checkpoint.
         name: The JSON file in it that may be to blame.
         load: Reads a folder's JSON files, and no weights.
+        clock: Seconds since any moment.
     """
     reason = reason_of(exc)
     path = folder / name
     if isinstance(exc, ImportError) or not is_file(path):
         return reason
     content = json.loads(path.read_text(encoding="utf-8"))
-    field = _field_to_blame(content, folder, name, load)
+    end = clock() + _MAX_SEARCH_S
+    field = _field_to_blame(content, folder, name, load, lambda: clock() < end)
     if field is None:
         return reason
     if f"'{field}'" in reason:
@@ -46,7 +56,11 @@ def reason_with_field(
 
 
 def _field_to_blame(
-    content: dict[str, Any], folder: Path, name: str, load: Callable[[Path], object]
+    content: dict[str, Any],
+    folder: Path,
+    name: str,
+    load: Callable[[Path], object],
+    has_time: Callable[[], bool],
 ) -> str | None:
     with tempfile.TemporaryDirectory(prefix="vitriton-diagnosis-") as place:
         copy = Path(place)
@@ -65,7 +79,7 @@ def _field_to_blame(
 
         if loads(content):
             return None
-        return next(
-            (field for field in content if loads({k: content[k] for k in content if k != field})),
-            None,
-        )
+        for field in takewhile(lambda _: has_time(), content):
+            if loads({k: content[k] for k in content if k != field}):
+                return field
+        return None

@@ -14,10 +14,10 @@ from exporter.errors import ExportError, NeedsOptions, reason_of, shortened
 from gateway.modelspec import is_model_id
 
 CONFIG_FILE: Final = "config.json"
+PREPROCESSOR_FILE: Final = "preprocessor_config.json"
 # transformers prefers the last one, which newer releases write, to the first.
-PREPROCESSOR_FILES: Final = ("preprocessor_config.json", "processor_config.json")
-# Of PEFT, then of the library `adapters`: the weights beside them are those of a part of the model,
-# or of the model before it was trained.
+PREPROCESSOR_FILES: Final = (PREPROCESSOR_FILE, "processor_config.json")
+# Of PEFT, then of the library `adapters`. The weights beside these files lack what was trained.
 ADAPTER_FILES: Final = (
     *("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"),
     *("adapter.safetensors", "pytorch_adapter.bin", "adapter_fusion_config.json"),
@@ -39,7 +39,8 @@ _HEAD_BYTES: Final = 64
 _MAX_JSON_MIB: Final = 64
 # Of these numbers transformers makes as many objects before it looks at the weights.
 _LARGEST: Final = {"num_labels": 1_000_000, "num_hidden_layers": 10_000}
-_MAX_SOURCE_CHARS: Final = 200
+# Of a name that the user or a file gives, in a message.
+MAX_NAME_CHARS: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +84,9 @@ def refuse_file(source: str) -> None:
     else:
         way_out = (
             "name the folder that `save_pretrained` wrote, with config.json,"
-            " preprocessor_config.json and *.safetensors"
+            f" {PREPROCESSOR_FILE} and *.safetensors"
         )
-    shown = shortened(source, _MAX_SOURCE_CHARS)
+    shown = shortened(source, MAX_NAME_CHARS)
     raise ExportError(f"{shown} is a file, and a model is made from a whole checkpoint; {way_out}")
 
 
@@ -101,7 +102,7 @@ def folder_at(source: str) -> Path | None:
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
     except OSError as exc:
-        shown = shortened(source, _MAX_SOURCE_CHARS)
+        shown = shortened(source, MAX_NAME_CHARS)
         raise ExportError(f"{shown} cannot be read: {exc.strerror}") from exc
 
 
@@ -126,6 +127,8 @@ def fault_of(path: Path) -> str | None:
         return "is a link to a file that is not there" if path.is_symlink() else _ABSENT
     except OSError as exc:
         return f"cannot be read: {exc.strerror}"
+    except ValueError:
+        return "is a name that no file can have"
 
 
 def _fault_of_content(head: bytes) -> str | None:
@@ -169,8 +172,8 @@ def read_checkpoint_files(
         if isinstance(config.get(field), int) and config[field] > largest:
             raise ExportError(f"{folder.source}: {field} in {CONFIG_FILE} is above {largest}")
     for name in PREPROCESSOR_FILES:
-        # Like transformers, pass over a link to nothing.
-        if (folder.path / name).exists():
+        # Like transformers, pass over what is no file.
+        if is_file(folder.path / name):
             _read_json(folder, name)
     if random_weights:
         return CheckpointFiles(config, ())
@@ -182,37 +185,43 @@ def _weights(
 ) -> tuple[Path, ...]:
     """The files that transformers would take, in its own order of preference."""
     names = (*_SAFETENSORS, *(_PICKLES if allow_pickle else ()))
+    named_by = ""
     explicit = config.get("transformers_weights")
     if explicit is not None:
         if not isinstance(explicit, str):
             raise ExportError(
                 f"{folder.source}: transformers_weights in {CONFIG_FILE} is no file name"
             )
-        names = (explicit,)
+        names, named_by = (explicit,), f" (transformers_weights in {CONFIG_FILE})"
     chosen = next((name for name in names if is_file(folder.path / name)), None)
     if chosen is None:
-        raise _without_weights(folder, names)
+        raise _without_weights(folder, names, named_by)
     files = [chosen]
     if chosen.endswith(".json"):
         shards = _read_json(folder, chosen).get("weight_map")
         if not isinstance(shards, dict):
             raise ExportError(f"{folder.source} cannot be loaded: {chosen} has no weight_map")
         files = sorted({str(name) for name in shards.values()})
+        named_by = f" (weight_map in {shortened(chosen, MAX_NAME_CHARS)})"
     for name in files:
-        _refuse_unreadable(folder, name)
+        _refuse_unreadable(folder, name, named_by)
     return tuple(folder.path / name for name in files)
 
 
-def _without_weights(folder: CheckpointFolder, names: tuple[str, ...]) -> ExportError:
+def _without_weights(
+    folder: CheckpointFolder, names: tuple[str, ...], named_by: str
+) -> ExportError:
+    what = f"{folder.source} has no weights:"
     for name in names:
         fault = fault_of(folder.path / name)
         if fault != _ABSENT:
-            return ExportError(f"{folder.source} has no weights: {name} {fault}")
+            return ExportError(f"{what} {shortened(name, MAX_NAME_CHARS)} {fault}{named_by}")
     has_pickle = any(is_file(folder.path / name) for name in _PICKLES)
     # Pickles are not downloaded unless they are allowed.
     may_have_pickle = has_pickle or folder.commit is not None
     if names != _SAFETENSORS or not may_have_pickle:
-        return ExportError(f"{folder.source} has no weights: {' or '.join(names)} is not there")
+        listed = shortened(" or ".join(names), MAX_NAME_CHARS)
+        return ExportError(f"{what} {listed} {_ABSENT}{named_by}")
     has = "pickled weights only" if has_pickle else "no weights but perhaps pickled ones"
     model_id = folder.model_id if is_model_id(folder.model_id) else None
     return NeedsOptions(
@@ -223,10 +232,11 @@ def _without_weights(folder: CheckpointFolder, names: tuple[str, ...]) -> Export
     )
 
 
-def _refuse_unreadable(folder: CheckpointFolder, name: str) -> None:
+def _refuse_unreadable(folder: CheckpointFolder, name: str, named_by: str = "") -> None:
     fault = fault_of(folder.path / name)
     if fault is not None:
-        raise ExportError(f"{folder.source} cannot be loaded: {name} {fault}")
+        shown = shortened(name, MAX_NAME_CHARS)
+        raise ExportError(f"{folder.source} cannot be loaded: {shown} {fault}{named_by}")
 
 
 def _read_json(folder: CheckpointFolder, name: str) -> dict[str, Any]:

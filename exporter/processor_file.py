@@ -3,6 +3,8 @@
 Reads the checkpoint's files, never runs what they name.
 """
 
+import json
+import os
 from pathlib import Path
 from typing import Final
 
@@ -13,8 +15,8 @@ from transformers.models.auto.image_processing_auto import (
 from transformers.utils import is_timm_local_checkpoint
 
 from exporter.errors import ExportError
+from exporter.folder import PREPROCESSOR_FILE, PREPROCESSOR_FILES, fault_of, is_file
 
-FILE_NAME: Final = "preprocessor_config.json"
 _WITHOUT_PILLOW: Final = frozenset(
     names["torchvision"] for names in IMAGE_PROCESSOR_MAPPING_NAMES.values() if "pil" not in names
 )
@@ -40,16 +42,35 @@ def check_processor_file(folder: Path, source: str) -> None:
         return
     if not isinstance(settings, dict):
         return
-    if not settings and not (folder / FILE_NAME).is_file():
-        raise ExportError(
-            f"{source} has no {FILE_NAME}, which says how images are resized and normalised; copy"
-            " it from the model this one was fine-tuned from, or write it with"
-            " image_processor.save_pretrained"
-        )
+    if not settings and not _has_settings(folder):
+        raise _without_settings(folder, source)
     # Older files name the class of the time, whose name ends in "Fast".
     name = str(settings.get("image_processor_type")).removesuffix("Fast")
     if name in _WITHOUT_PILLOW:
         raise without_pillow(name)
+
+
+def _has_settings(folder: Path) -> bool:
+    """Whether a file has a place for an image processor's settings, if only an empty one."""
+    own, shared = (folder / name for name in PREPROCESSOR_FILES)
+    if is_file(own):
+        return True
+    # The file of a whole processor may be about its tokenizer alone.
+    return is_file(shared) and "image_processor" in json.loads(shared.read_text(encoding="utf-8"))
+
+
+def _without_settings(folder: Path, source: str) -> ExportError:
+    """The refusal: what is in the place of a file, or else how to get one."""
+    for name in PREPROCESSOR_FILES:
+        path = folder / name
+        fault = fault_of(path) if os.path.lexists(path) else None
+        if fault is not None:
+            return ExportError(f"{source} cannot be loaded: {name} {fault}")
+    return ExportError(
+        f"{source} has no {PREPROCESSOR_FILE}, which says how images are resized and normalised;"
+        " copy it from the model this one was fine-tuned from, or write it with"
+        " image_processor.save_pretrained"
+    )
 
 
 def without_pillow(name: str) -> ExportError:

@@ -5,7 +5,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
 
 from httpx2 import HTTPError
 from huggingface_hub import snapshot_download
@@ -13,11 +12,16 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 
 from exporter.digest import CONFIG_FILES, PICKLE_FILES, WEIGHT_FILES
 from exporter.errors import ExportError, reason_of, shortened
-from exporter.folder import CheckpointFolder, folder_at, refuse_file
+from exporter.folder import (
+    CONFIG_FILE,
+    MAX_NAME_CHARS,
+    PREPROCESSOR_FILE,
+    CheckpointFolder,
+    folder_at,
+    refuse_file,
+)
 from exporter.presets import PRESETS
 from gateway.modelspec import is_model_id
-
-_MAX_SOURCE_CHARS: Final = 100
 
 
 @contextmanager
@@ -41,17 +45,14 @@ def checkpoint_folder(
     elif random_weights and source in PRESETS:
         with tempfile.TemporaryDirectory(prefix="vitriton-preset-") as folder:
             preset = PRESETS[source]
-            contents = {
-                "config.json": preset.config,
-                "preprocessor_config.json": preset.preprocessor,
-            }
+            contents = {CONFIG_FILE: preset.config, PREPROCESSOR_FILE: preset.preprocessor}
             for name, content in contents.items():
                 (Path(folder) / name).write_text(json.dumps(content))
             yield CheckpointFolder(Path(folder), source)
     elif source.startswith((".", "/", "~")) or not is_model_id(source) or Path(source).exists():
         refuse_file(source)
         raise ExportError(
-            f"{shortened(source, _MAX_SOURCE_CHARS)} is neither a checkpoint folder nor a hub id"
+            f"{shortened(source, MAX_NAME_CHARS)} is neither a checkpoint folder nor a hub id"
             " such as google/vit-base-patch16-224"
         )
     else:

@@ -14,10 +14,16 @@ from exporter.errors import ExportError, refusing
 from exporter.folder import HOW_TO_MERGE
 from exporter.precision import TORCH_DTYPES
 
-# Parts of names that PEFT and the library `adapters` give to what they add to a model.
-_ADAPTER_TENSOR: Final = re.compile(
-    r"(^|[._])(lora|loha|lokr|hada|oft|boft|ia3|vera|adapters?|modules_to_save)([._]|$)"
+# Parts of names that PEFT and the library `adapters` give to what they add to a model. "lora" also
+# finds AdaLoRA's and Poly's tensors, "hada" LoHa's, and "prompt_embeddings" CPT's.
+_ADAPTER_PARTS: Final = (
+    *("lora", "adalora", "delora", "gralora", "randlora", "vblora", "xlora", "vera", "pvera"),
+    *("loha", "hada", "lokr", "ia3", "oft", "boft", "hra", "bone", "miss", "osf", "road", "shira"),
+    *("fourierft", "waveft", "c3a", "cpt", "ln_tuning", "trainable_tokens", "poly"),
+    *("prompt_encoder", "prompt_embeddings", "adaption_prompt", "adaption_gate"),
+    *("adapter", "adapters", "base_layer", "modules_to_save", "original_module"),
 )
+_ADAPTER_TENSOR: Final = re.compile(rf"(^|[._])({'|'.join(_ADAPTER_PARTS)})([._]|$)")
 _NAMES: Final = {dtype: name for name, dtype in TORCH_DTYPES.items()}
 _MAX_NAMED: Final = 3
 

@@ -28,8 +28,8 @@ GPU_TOLERANCE: Final = 1e-4
 _LOW_PRECISION_TOLERANCE: Final = 0.1
 # A best label that leads by more than this share of the range must stay the best.
 _CLEAR_LEAD: Final = 0.05
-# Two programs of one model round differently. Measured: up to 2.2 times, with the group norms of
-# BiT in a layout of memory that torch computes less exactly 10 times.
+# Two programs of one model round differently. Measured ratio: up to 2.2. BiT in the channels-last
+# layout had 10, which was a fault.
 _ROUNDING_FACTOR: Final = 4
 # Of the largest logit: beyond, rounding decides the answers.
 _MOST_ROUNDING: Final = 1e-2

@@ -30,7 +30,7 @@ def recipe() -> str:
 def is_made(folder: Path) -> bool:
     """Whether the folder holds the demo as this version makes it."""
     made_by = checkpoint_of(folder) / RECIPE_FILE
-    return made_by.is_file() and made_by.read_text() == recipe()
+    return made_by.is_file() and made_by.read_bytes() == recipe().encode()
 
 
 def refuse_unwritable_demo(folder: Path) -> None:

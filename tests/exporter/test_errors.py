@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+from exporter.diagnosis import reason_with_field
 from exporter.entry import read_entry
 from exporter.errors import ExportError, reason_of, refusing, shortened
 from tests.exporter.entries import edit, refusal
@@ -92,6 +93,29 @@ def test_config_that_does_not_fit_names_tensors_or_field(
     edit(tiny / "config.json", **fields)
 
     assert says in refusal(tiny, tmp_path / "models")
+
+
+@pytest.mark.parametrize(
+    ("seconds_a_try", "says"),
+    [(1, "config.json, field 'field5' (5): it fails"), (6, "it fails")],
+)
+def test_search_for_the_field_ends(tmp_path: Path, seconds_a_try: float, says: str) -> None:
+    """A model with thousands of layers takes seconds for each field of its config."""
+    content = {f"field{i}": i for i in range(100)}
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    times = [0.0]
+
+    def load(folder: Path) -> None:
+        times.append(times[-1] + seconds_a_try)
+        if "field5" in json.loads((folder / "config.json").read_text()):
+            raise ValueError
+
+    reason = reason_with_field(
+        ValueError("it fails"), tmp_path, "config.json", load, clock=lambda: times[-1]
+    )
+
+    assert reason == says
+    assert times[-1] < 30
 
 
 @pytest.mark.parametrize(

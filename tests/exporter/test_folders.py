@@ -10,7 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from exporter.digest import checkpoint_digest
-from exporter.folder import ADAPTER_FILES
+from exporter.errors import ExportError
+from exporter.folder import ADAPTER_FILES, CheckpointFolder, read_checkpoint_files
+from exporter.processor_file import check_processor_file
+from exporter.tensors import refuse_adapter_tensors
 from tests.exporter.entries import edit, export, refusal
 from tests.hub import MODEL, hub, hub_environment
 from tests.stack import run_vitriton
@@ -28,10 +31,15 @@ def bind_socket(path: Path) -> None:
     os.close(place)
 
 
+LONG_LINK = "a link to a name too long"
 KINDS: dict[str, tuple[Planted, str]] = {
     "a link to nothing": (
         lambda path: path.symlink_to("/nonexistent/blob"),
         "is a link to a file that is not there",
+    ),
+    LONG_LINK: (
+        lambda path: path.symlink_to("a" * 300),
+        "cannot be read: File name too long",
     ),
     "a link to itself": (lambda path: path.symlink_to(path.name), "cannot be read: Too many"),
     "a folder": (lambda path: path.mkdir(), "is a folder"),
@@ -44,9 +52,15 @@ KINDS: dict[str, tuple[Planted, str]] = {
         "cannot be read: Input/output error",
     ),
     "an empty file": (lambda path: path.write_bytes(b""), "is empty"),
-    "a git-lfs pointer": (lambda path: path.write_text(GIT_LFS), "git lfs pull"),
+    "a git-lfs pointer": (lambda path: path.write_text(GIT_LFS), "is a git-lfs pointer"),
     "a web page": (lambda path: path.write_text("<!DOCTYPE html>\n<html>"), "is a web page"),
 }
+
+
+NO_FILE = (
+    *("a link to nothing", LONG_LINK, "a link to itself"),
+    *("a folder", "a pipe", "a socket", "a device"),
+)
 
 
 def replace(path: Path, plant: Planted) -> None:
@@ -54,7 +68,7 @@ def replace(path: Path, plant: Planted) -> None:
     plant(path)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != LONG_LINK])
 def test_what_lies_beside_good_weights_changes_nothing(
     tiny: Path, tmp_path: Path, kind: str
 ) -> None:
@@ -69,6 +83,38 @@ def test_what_lies_beside_good_weights_changes_nothing(
     assert first.checkpoint_sha256 == checkpoint_digest(tiny)
 
 
+@pytest.mark.parametrize("kind", NO_FILE)
+def test_processor_config_that_is_no_file_is_passed_over(tiny: Path, kind: str) -> None:
+    """Transformers takes the other file."""
+    plant, _ = KINDS[kind]
+    plant(tiny / "processor_config.json")
+
+    files = read_checkpoint_files(CheckpointFolder(tiny, "mine"), False, False)
+    check_processor_file(tiny, "mine")
+
+    assert files.weights == (tiny / "model.safetensors",)
+
+
+def test_empty_settings_in_processor_config_are_the_defaults(tiny: Path, tmp_path: Path) -> None:
+    """As in the other file; transformers has 224x224 for a ViT."""
+    (tiny / "processor_config.json").write_text('{"image_processor": {}}')
+    (tiny / "preprocessor_config.json").unlink()
+
+    line = refusal(tiny, tmp_path / "models")
+
+    assert "does not take 224x224 images" in line
+
+
+def test_processor_config_of_a_tokenizer_alone_has_no_settings(tiny: Path, tmp_path: Path) -> None:
+    """The other file is what is missing."""
+    (tiny / "processor_config.json").write_text('{"processor_class": "CLIPProcessor"}')
+    (tiny / "preprocessor_config.json").unlink()
+
+    line = refusal(tiny, tmp_path / "models")
+
+    assert "has no preprocessor_config.json, which says how images are resized" in line
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "processor_config.json"])
 def test_needed_file_is_named_with_its_fault(
@@ -77,15 +123,13 @@ def test_needed_file_is_named_with_its_fault(
     """No read that never ends, no traceback."""
     plant, says = KINDS[kind]
     if name == "processor_config.json":
-        # A link to nothing is passed over there, so the other file must be gone too.
+        # What is no file is passed over there, so the other file must be gone too.
         (tiny / "preprocessor_config.json").unlink()
-        says = "has no preprocessor_config.json" if "link to" in kind else says
     replace(tiny / name, plant)
 
     line = refusal(tiny, tmp_path / "models")
 
-    assert says in line
-    assert name in line or "preprocessor_config.json" in says
+    assert f"{name} {says}" in line
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -121,6 +165,38 @@ def test_index_that_leads_nowhere_is_refused(
     edit_index(tiny, weight_map)
 
     assert says in refusal(tiny, tmp_path / "models")
+
+
+BAD_NAMES = {
+    "a\0b": "a\ufffdb is a name that no file can have",
+    "a\ud800b": "a\ufffdb is a name that no file can have",
+    "b" * 5000: "b… cannot be read: File name too long",
+}
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_weights_of_a_name_that_can_be_no_file_are_named_with_the_field(
+    tiny: Path, tmp_path: Path, name: str
+) -> None:
+    """The system's reason ("embedded null byte") tells neither."""
+    edit(tiny / "config.json", transformers_weights=name)
+
+    line = refusal(tiny, tmp_path / "models")
+
+    assert f"{BAD_NAMES[name]} (transformers_weights in config.json)" in line
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_shard_of_a_name_that_can_be_no_file_is_named_with_the_field(
+    tiny: Path, tmp_path: Path, name: str
+) -> None:
+    """As above."""
+    (tiny / "model.safetensors").unlink()
+    edit_index(tiny, {"x": name})
+
+    line = refusal(tiny, tmp_path / "models")
+
+    assert f"{BAD_NAMES[name]} (weight_map in model.safetensors.index.json)" in line
 
 
 @pytest.mark.parametrize(
@@ -228,10 +304,39 @@ def test_adapter_on_the_hub_is_refused(tiny: Path, tmp_path: Path) -> None:
     assert f"error: {MODEL} holds an adapter (adapter_config.json)" in done.stderr
 
 
+PEFT_PARTS = [
+    *("lora_A.default", "lora_magnitude_vector.default", "lora_E.default", "vera_lambda_b.default"),
+    *("hada_w1_a.default", "lokr_w1.default", "ia3_l.default", "oft_R.default", "boft_s.default"),
+    *("hra_u.default", "vblora_logits_A.default", "fourierft_spectrum.default"),
+    *("randlora_lambda.default", "bone_block.default", "miss_block.default", "base_layer.weight"),
+    *("ln_tuning_layers.default.weight", "modules_to_save.default.weight", "road_theta.default"),
+    *("prompt_encoder.default.embedding.weight", "prompt_embeddings", "shira_weight.default"),
+    *("trainable_tokens_delta.default", "c3a_kernel.default", "waveft_spectrum.default"),
+    *("internal_xlora_classifier.inner.0.weight", "poly_lora_A.default", "poly_router.default"),
+]
+
+
+@pytest.mark.parametrize("part", PEFT_PARTS)
+def test_tensor_of_each_method_of_peft_is_an_adapters(part: str) -> None:
+    """By the part of its name that the method adds."""
+    with pytest.raises(ExportError, match="merge_and_unload"):
+        refuse_adapter_tensors("mine", [f"vit.layers.0.attention.q_proj.{part}"])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["backbone.weight", "vit.embeddings.mask_token", "soft.weight", "florals.x", "cls_head.bias"],
+)
+def test_tensor_of_a_model_is_no_adapters(name: str) -> None:
+    """A method's name inside a longer word says nothing."""
+    refuse_adapter_tensors("mine", [name])
+
+
 @pytest.mark.parametrize(
     "added",
     [
         "vit.layers.0.attention.q_proj.lora_A.default.weight",
+        "vit.layers.0.attention.q_proj.vblora_logits_A.default",
         "classifier.modules_to_save.default.weight",
         "vit.layers.0.output.adapters.mine.adapter_down.0.weight",
     ],

@@ -1,5 +1,6 @@
 """The demo model's training."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,7 +8,21 @@ import torch
 from torch.nn.modules.module import register_module_forward_hook
 
 from deploy.local import demo
+from deploy.local.demo_folder import RECIPE_FILE, checkpoint_of, is_made, recipe
 from deploy.local.digits import load_split
+
+
+@pytest.mark.parametrize(
+    ("content", "made"), [(recipe().encode(), True), (b"", False), (b"\xff\xfe", False)]
+)
+def test_demo_is_made_where_its_recipe_is_this_one(
+    tmp_path: Path, content: bytes, made: bool
+) -> None:
+    """The file may hold any bytes."""
+    checkpoint_of(tmp_path).mkdir()
+    (checkpoint_of(tmp_path) / RECIPE_FILE).write_bytes(content)
+
+    assert is_made(tmp_path) is made
 
 
 def test_training_takes_one_processor_and_gives_the_others_back(
