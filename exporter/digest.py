@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
@@ -24,8 +25,9 @@ def checkpoint_digest(folder: Path) -> str:
     Adapters count too: a folder that has got one since its export is another checkpoint.
     """
     patterns = CONFIG_FILES + WEIGHT_FILES + PICKLE_FILES
-    paths = {path for pattern in patterns for path in folder.glob(pattern)}
-    listing = b"".join(_line(path) for path in sorted(paths) if is_file(path))
+    # Not `Path.glob`, which raises on a link to a name that is too long.
+    paths = sorted(p for p in folder.iterdir() if any(fnmatchcase(p.name, x) for x in patterns))
+    listing = b"".join(_line(path) for path in paths if is_file(path))
     return hashlib.sha256(listing).hexdigest()
 
 

@@ -68,7 +68,7 @@ def replace(path: Path, plant: Planted) -> None:
     plant(path)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != LONG_LINK])
+@pytest.mark.parametrize("kind", KINDS)
 def test_what_lies_beside_good_weights_changes_nothing(
     tiny: Path, tmp_path: Path, kind: str
 ) -> None:
