@@ -17,7 +17,7 @@ from gateway.logs import log
 from gateway.metrics import Metrics
 from gateway.models import ModelDirectory
 from gateway.observed import Observed
-from gateway.process import interrupt_no_one, keep_freed_memory
+from gateway.process import interrupt_no_one, keep_freed_memory, spare_what_stays
 from gateway.rendering import render_gateway_error, render_http_error, render_unexpected_error
 from gateway.routes import ROUTES, Dispatch
 from gateway.settings import Settings
@@ -45,6 +45,7 @@ def create_app(settings: Settings) -> ASGIApp:
             deadlines = Deadlines()
             classifier = ImageClassifier(settings, triton, models, metrics, deadlines)
             async with aclosing(classifier):
+                spare_what_stays()
                 log.info("version %s, settings %s", __version__, settings)
                 yield State(
                     settings=settings,

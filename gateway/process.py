@@ -1,9 +1,10 @@
-"""What the process asks of malloc and of the kernel.
+"""What the process asks of malloc, of Python's garbage collector and of the kernel.
 
 docs/decisions/0008-what-a-request-costs.md has what each is worth.
 """
 
 import ctypes
+import gc
 import os
 import signal
 from contextlib import suppress
@@ -30,6 +31,12 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
         mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
+
+
+def spare_what_stays() -> None:
+    """Have the collector pass over what is here for good; what comes later it still finds."""
+    gc.collect()
+    gc.freeze()
 
 
 def end_with_parent() -> None:
