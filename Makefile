@@ -52,12 +52,11 @@ $(VENV).torchvision/torchvision: constraints.txt $(INSTALLED) tests/torchvision_
 	$(BIN)/python -m tests.torchvision_beside_cpu_torch $(VENV).torchvision
 	@touch $@
 
-# What reads an image processor, exports with one, and compares answers, the demo's too; not the rest.
+# Whatever is exported and served, beside the library whose image processors transformers would take.
 test-with-torchvision: install $(VENV).torchvision/torchvision ## The same answers where torchvision is installed
 	PYTHONPATH=$(CURDIR)/$(VENV).torchvision $(BIN)/python -c \
 		'from transformers.utils import is_torchvision_available as is_here; assert is_here()'
-	PYTHONPATH=$(CURDIR)/$(VENV).torchvision $(BIN)/pytest tests/exporter/test_preprocessing.py \
-		tests/exporter/test_export.py tests/service/test_classify.py
+	PYTHONPATH=$(CURDIR)/$(VENV).torchvision $(BIN)/pytest tests/exporter tests/service
 
 test-families: install $(VENV).timm/timm $(VENV).torchvision/torchvision ## Every model family in every precision, over HTTP; minutes
 	$(BIN)/pytest -m families tests/families
