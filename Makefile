@@ -118,13 +118,13 @@ lock: ## Write constraints.txt anew from the newest versions that fit
 	mv constraints.new constraints.txt
 	rm -rf $(VENV).lock
 
-swagger-ui: ## Take the newest Swagger UI into gateway/swagger_ui
+swagger-ui: ## Take the newest Swagger UI into gateway/http/swagger_ui
 	work=$$(mktemp -d) && trap "rm -rf $$work" EXIT && \
 		npm pack swagger-ui-dist --silent --pack-destination $$work && tar -xzf $$work/*.tgz -C $$work && \
 		cd $$work/package && cp swagger-ui.css swagger-ui-bundle.js swagger-ui-bundle.js.LICENSE.txt \
-			LICENSE NOTICE $(CURDIR)/gateway/swagger_ui/ && \
+			LICENSE NOTICE $(CURDIR)/gateway/http/swagger_ui/ && \
 		version=$$(sed -n 's/.*"version": "\(.*\)".*/\1/p' package.json) && \
-		sed -i "1s/.*/# Swagger UI $$version/" $(CURDIR)/gateway/swagger_ui/README.md
+		sed -i "1s/.*/# Swagger UI $$version/" $(CURDIR)/gateway/http/swagger_ui/README.md
 
 $(DEMO): $(INSTALLED)
 	$(BIN)/vitriton export vitriton/vit-digits

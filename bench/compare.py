@@ -25,7 +25,7 @@ from bench.pictures import LARGE, SMALL, write_picture
 from bench.run import WORK, closed, floor_ms
 from bench.servers import Server, in_process_baseline, vitriton
 from exporter.precision import cpu_has_bf16
-from gateway.cpus import available_cpus
+from gateway.runtime.processors import available_cpus
 
 _SIZES: Final = {"small": SMALL, "large": LARGE}
 _IN_PROCESS: Final = "in-process"

@@ -9,7 +9,7 @@ import psutil
 import torch
 
 from gateway import __version__
-from gateway.cpus import available_cpus
+from gateway.runtime.processors import available_cpus
 
 _IDLE_FACTS: Final = (
     Path("/sys/devices/system/cpu/cpuidle/current_driver"),

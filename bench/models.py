@@ -75,7 +75,7 @@ def prepare(repository: Path, models: list[Wanted]) -> None:
             continue
         shutil.rmtree(entry_of(repository, model.model_id), ignore_errors=True)
         print(f"bench: exporting {model.model_id}", file=sys.stderr, flush=True)
-        argv = [sys.executable, "-m", "deploy.local.cli", "export", model.preset]
+        argv = [sys.executable, "-m", "deploy.cli", "export", model.preset]
         arguments = ["--init", "random", "--name", model.model_id, "--output", str(repository)]
         arguments += ["--precision", model.precision]
         if model.max_batch_size is not None:

@@ -69,7 +69,7 @@ def _kind(process: psutil.Process) -> str:
         return "tritonserver"
     if any("triton_python_backend_stub" in word for word in argv):
         return "stub"
-    if "deploy.local.cli" in argv:
+    if "deploy.cli" in argv:
         return "runner"
     # The gateway's workers are its children.
     parent = process.parent()

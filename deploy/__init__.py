@@ -1,1 +1,1 @@
-"""Ways to run Vitriton. `deploy.local` is the one-machine runner."""
+"""Ways to run Vitriton: `cli` is the command `vitriton`, `local` the one-machine runner."""

@@ -1,7 +1,7 @@
 """The HTTP service: Hugging Face's wire format in front, Triton's gRPC behind.
 
-Read in this order: `app` (what is put together), `routes` (URLs), `classify` (HTTP), `classifier`
-(one request), `images`, `packing`, `triton`, `inferred`, `postprocess`.
+Read `app` first: what the service is made of. One request then goes through `http.middleware`,
+`http.classify`, `classification.classifier`, `imaging.images` and `triton.client`.
 `modelspec` is the contract that travels inside a model's `config.pbtxt`.
 The package never imports torch, transformers or the exporter.
 """

@@ -9,21 +9,21 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway import __version__
-from gateway.classifier import ImageClassifier
-from gateway.cors import Cors
+from gateway.auth.tokens import TokensFile
+from gateway.classification.classifier import ImageClassifier
 from gateway.deadlines import Deadlines
 from gateway.errors import GatewayError
-from gateway.logs import log
-from gateway.metrics import Metrics
-from gateway.models import ModelDirectory
-from gateway.observed import Observed
-from gateway.process import interrupt_no_one, keep_freed_memory, spare_what_stays
-from gateway.rendering import render_gateway_error, render_http_error, render_unexpected_error
-from gateway.routes import ROUTES, Dispatch
+from gateway.http.cors import Cors
+from gateway.http.middleware import Observed
+from gateway.http.rendering import render_gateway_error, render_http_error, render_unexpected_error
+from gateway.http.routes import ROUTES, Dispatch
+from gateway.http.state import State
+from gateway.models.directory import ModelDirectory
+from gateway.observability.logs import log
+from gateway.observability.metrics import Metrics
+from gateway.runtime.process import interrupt_no_one, keep_freed_memory, spare_what_stays
 from gateway.settings import Settings
-from gateway.state import State
-from gateway.tokens import TokensFile
-from gateway.triton import TritonClient
+from gateway.triton.client import TritonClient
 
 
 def create_app(settings: Settings) -> ASGIApp:

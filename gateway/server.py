@@ -21,11 +21,11 @@ from granian.constants import HTTPModes, Interfaces, Loops
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
 
-from gateway.logs import configure_logging, log, server_logging
-from gateway.metrics import MULTIPROCESS_FOLDER
-from gateway.ports import reserve_port
+from gateway.auth.tokens import TokensError, TokensFile
+from gateway.observability.logs import configure_logging, log, server_logging
+from gateway.observability.metrics import MULTIPROCESS_FOLDER
+from gateway.runtime.ports import reserve_port
 from gateway.settings import InvalidSettings, Settings, load_settings
-from gateway.tokens import TokensError, TokensFile
 
 _BACKLOG: Final = 2048
 # Open files of a worker that are no connections: libraries, Triton, the log.

@@ -11,7 +11,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from gateway.cpus import available_cpus
+from gateway.runtime.processors import available_cpus
 
 # Decoding is off the GIL, and the rest of a request a third of it: so far one process goes.
 _CPUS_PER_WORKER: Final = 4

@@ -6,8 +6,8 @@ import os
 from starlette.types import ASGIApp
 
 from gateway.app import create_app
-from gateway.logs import configure_logging
-from gateway.process import end_with_parent
+from gateway.observability.logs import configure_logging
+from gateway.runtime.process import end_with_parent
 from gateway.settings import load_settings
 
 

@@ -18,7 +18,7 @@ import httpx
 import psutil
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-VITRITON: Final = [sys.executable, "-m", "deploy.local.cli"]
+VITRITON: Final = [sys.executable, "-m", "deploy.cli"]
 HELD_OUT: Final = ROOT / "demo" / "held-out"
 START_TIMEOUT_S: Final = 120.0
 STOP_TIMEOUT_S: Final = 60.0
@@ -39,7 +39,7 @@ def run_vitriton(
     arguments: list[str], folder: Path, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """A command that ends by itself, run in a folder; its output is in the result."""
-    return run_python(["-m", "deploy.local.cli", *arguments], folder, **environment)
+    return run_python(["-m", "deploy.cli", *arguments], folder, **environment)
 
 
 def run_python(

@@ -18,12 +18,12 @@ import torch
 from fastapi import FastAPI, Request, Response
 
 from exporter.presets import PRESETS
-from gateway.images import decode
+from gateway.classification.postprocess import Prediction, rank
+from gateway.concurrency.batching import PackedCalls
+from gateway.imaging.images import decode
+from gateway.imaging.pixels import Pixels
 from gateway.modelspec import Preprocessing, Size
-from gateway.packing import PackedCalls
-from gateway.pixels import Pixels
-from gateway.postprocess import Prediction, rank
-from gateway.process import keep_freed_memory
+from gateway.runtime.process import keep_freed_memory
 
 STEPS: Final = Preprocessing(resize=Size(height=224, width=224), resample="bilinear")
 MAX_PIXELS: Final = 64_000_000

@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 import psutil
 
 from deploy.local.errors import LocalError
-from gateway.process import end_with_parent
+from gateway.runtime.process import end_with_parent
 
 T = TypeVar("T")
 

@@ -68,7 +68,7 @@ def has_nvidia_gpu() -> bool:
 
 def assemble_backend_directory(triton: EmbeddedTriton, folder: Path) -> None:
     """Lay out `folder` for `--backend-directory`: the wheel's python backend, our pytorch one."""
-    ours = Path(__file__).parent / "backends" / "pytorch"
+    ours = Path(__file__).parent.parent / "triton_backend"
     _copy(triton.python_backend.glob("[!_]*"), folder / "python")
     _copy([triton.stub], folder / "python")
     _copy([ours / "model.py"], folder / "pytorch")

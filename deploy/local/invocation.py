@@ -21,7 +21,7 @@ def vitriton_command() -> str:
         # `python -m`, as `serve` calls an export: the script is beside the interpreter.
         program = Path(sys.executable).with_name(_NAME)
         if not program.is_file():
-            return shlex.join([sys.executable, "-m", "deploy.local.cli"])
+            return shlex.join([sys.executable, "-m", "deploy.cli"])
     found = shutil.which(_NAME)
     if found is not None and program.exists() and Path(found).samefile(program):
         return _NAME

@@ -5,7 +5,7 @@ import socket
 from typing import Final
 
 from deploy.local.errors import LocalError
-from gateway.ports import reserve_port
+from gateway.runtime.ports import reserve_port
 
 _OTHER_PORT: Final = "choose another with --port (PORT=… with make), or 0 for a free one"
 _WAYS_OUT: Final = {

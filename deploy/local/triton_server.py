@@ -24,9 +24,9 @@ from deploy.local.work_folder import (
     shared_memory_prefix,
     told_as_temporary,
 )
-from gateway.cpus import available_cpus
 from gateway.errors import GatewayError
-from gateway.triton import TritonClient
+from gateway.runtime.processors import available_cpus
+from gateway.triton.client import TritonClient
 
 TRITON_LOG: Final = "triton.log"
 

@@ -109,7 +109,7 @@ async def _prepare(model: str, repository: Path, precision: str) -> None:
         return
     refuse_export(model, repository)
     log.info("exporting %s: %s", model, reason)
-    argv = [sys.executable, "-m", "deploy.local.cli", "export", model]
+    argv = [sys.executable, "-m", "deploy.cli", "export", model]
     options = ["--output", str(repository), "--precision", precision]
     exporting = running([*argv, *options], os.environ, grace_s=_EXPORT_GRACE_S, stdout=DEVNULL)
     async with exporting as process:

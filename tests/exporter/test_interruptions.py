@@ -42,7 +42,7 @@ def test_killed_export_leaves_no_model_and_the_next_one_works(vit: Path, tmp_pat
 def test_full_disk_is_one_line_and_leaves_nothing(vit: Path, tmp_path: Path) -> None:
     """A file-size limit stands for the full disk: torch's writer fails in the same place."""
     program = (
-        "import resource, sys; from deploy.local.cli import main\n"
+        "import resource, sys; from deploy.cli import main\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
         f"main(['export', {str(vit)!r}, '--output', {str(tmp_path / 'models')!r}])"
     )

@@ -28,8 +28,8 @@ from transformers import (
 
 from exporter.errors import ExportError
 from exporter.preprocessing import read_image_steps
+from gateway.imaging.pixels import fit
 from gateway.modelspec import Resample, Size
-from gateway.pixels import fit
 
 SQUARE = {"height": 48, "width": 48}
 

@@ -11,8 +11,8 @@ import sys
 from typing import get_args
 
 from gateway.errors import InvalidImage
-from gateway.fast_pixels import DecodeMode
-from gateway.images import decode
+from gateway.imaging.fast_pixels import DecodeMode
+from gateway.imaging.images import decode
 from gateway.modelspec import Preprocessing, Size
 
 # Small enough for mode `scaled` to decode a quarter of the pixels.

@@ -9,7 +9,7 @@ from typing import Final
 import pytest
 from PIL import _avif, features
 
-from gateway.images import FORMATS
+from gateway.imaging.images import FORMATS
 
 LEAST: Final = {
     # Lossless JPEGs are no longer written whole into a buffer for a scaled picture.

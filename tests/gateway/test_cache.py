@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.cache import CacheKey, LogitsCache, cache_key
-from gateway.postprocess import Logits
+from gateway.classification.cache import CacheKey, LogitsCache, cache_key
+from gateway.classification.postprocess import Logits
 
 
 def logits(size: int) -> Logits:

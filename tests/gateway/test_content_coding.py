@@ -10,13 +10,13 @@ from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.content_coding import CONTENT_ENCODINGS, decode_content
 from gateway.errors import (
     GatewayError,
     MalformedRequest,
     PayloadTooLarge,
     UnsupportedContentEncoding,
 )
+from gateway.http.content_coding import CONTENT_ENCODINGS, decode_content
 
 LIMIT = 100_000
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.cpus import available_cpus
+from gateway.runtime.processors import available_cpus
 
 HOST = len(os.sched_getaffinity(0))
 

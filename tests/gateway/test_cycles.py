@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
-from gateway.decode_pool import DecodePool
-from gateway.packing import PackedCalls
-from gateway.pixels import Pixels
-from gateway.sharing import SharedCalls
+from gateway.concurrency.batching import PackedCalls
+from gateway.concurrency.coalescing import SharedCalls
+from gateway.imaging.decode_pool import DecodePool
+from gateway.imaging.pixels import Pixels
 from tests.garbage import unreachable_objects
 
 

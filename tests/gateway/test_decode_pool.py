@@ -7,9 +7,9 @@ import threading
 import numpy as np
 import pytest
 
-from gateway.decode_pool import DecodePool
 from gateway.errors import InvalidImage
-from gateway.pixels import Pixels
+from gateway.imaging.decode_pool import DecodePool
+from gateway.imaging.pixels import Pixels
 
 BOUND_S = 30
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from gateway.disconnect import cancelled_on_disconnect
 from gateway.errors import ClientClosedRequest
+from gateway.http.presence import cancelled_on_disconnect
 
 
 class Connection:

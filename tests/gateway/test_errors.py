@@ -7,7 +7,7 @@ import pytest
 
 from gateway import errors
 from gateway.errors import GatewayError
-from gateway.triton import translate
+from gateway.triton.client import translate
 
 CLASSES = [
     cls

@@ -3,8 +3,8 @@
 import pytest
 
 from gateway.errors import InvalidImage
-from gateway.foreign_files import foreign_kind
-from gateway.images import decode
+from gateway.imaging.foreign_files import foreign_kind
+from gateway.imaging.images import decode
 from gateway.modelspec import Preprocessing
 from tests.hostile_images import box
 from tests.pictures import PICTURES, encode, gradient

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from gateway.errors import InvalidImage
-from gateway.fast_pixels import DecodeMode, fast_fit
-from gateway.images import decode
+from gateway.imaging.fast_pixels import DecodeMode, fast_fit
+from gateway.imaging.images import decode
+from gateway.imaging.pixels import Pixels
 from gateway.modelspec import Preprocessing, Resample
-from gateway.pixels import Pixels
 from tests.pictures import encode, gradient, in_mode, photo, rotated
 
 LIMIT = 10_000_000

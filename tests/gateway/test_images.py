@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from gateway.errors import InvalidImage
-from gateway.fast_pixels import DecodeMode
-from gateway.images import FORMATS, decode, has_image_signature
+from gateway.imaging.fast_pixels import DecodeMode
+from gateway.imaging.images import FORMATS, decode, has_image_signature
 from gateway.modelspec import Preprocessing, Resample, Size
 from tests.pictures import encode, gradient, rotated
 

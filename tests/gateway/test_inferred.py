@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from gateway.classification.inferred import InferredBatch
+from gateway.classification.postprocess import Activation, Logits, rank
 from gateway.errors import InferenceFailed
-from gateway.inferred import InferredBatch
-from gateway.postprocess import Activation, Logits, rank
 
 LABELS = ("a", "b", "c")
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gateway.jpeg_file import check_jpeg
+from gateway.imaging.jpeg_file import check_jpeg
 from tests.hostile_images import jpeg_segment, one_scan_for_each_component, with_frame
 from tests.pictures import encode, gradient, photo
 

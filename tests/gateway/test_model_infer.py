@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tritonclient.grpc.service_pb2 import ModelInferRequest, ModelInferResponse
 
-from gateway.model_infer import build_request, parse_response
+from gateway.triton.wire import build_request, parse_response
 
 
 @given(

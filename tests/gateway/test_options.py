@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.auth.tokens import bearer_token
+from gateway.http.paths import normalized
 from gateway.options import Options, parse_flag, read_options
-from gateway.paths import normalized
-from gateway.tokens import bearer_token
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.packing import PackedCalls
+from gateway.concurrency.batching import PackedCalls
 
 
 class Calls:

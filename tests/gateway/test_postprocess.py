@@ -6,9 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from gateway.errors import InferenceFailed
-from gateway.modelspec import ProblemType
-from gateway.postprocess import (
+from gateway.classification.postprocess import (
     Activation,
     Logits,
     activate,
@@ -17,6 +15,8 @@ from gateway.postprocess import (
     default_activation,
     rank,
 )
+from gateway.errors import InferenceFailed
+from gateway.modelspec import ProblemType
 
 # Few values, so that many are equal, or any.
 _values = st.one_of(st.sampled_from([-1.0, 0.0, 1.0]), st.floats(-200, 200, width=32))

@@ -11,7 +11,7 @@ BYTES = 6_000_000
 
 FAULTS = f"""
 import resource, sys
-from gateway.process import keep_freed_memory
+from gateway.runtime.process import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
 def use():
@@ -25,7 +25,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 POLICY = """
 import os, threading
-from gateway.process import interrupt_no_one
+from gateway.runtime.process import interrupt_no_one
 interrupt_no_one()
 found = []
 thread = threading.Thread(target=lambda: found.append(os.sched_getscheduler(0)))

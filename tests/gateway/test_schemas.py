@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import GatewayError, InvalidParameters, MalformedRequest
-from gateway.schemas import Parameters, decode_base64, parse_request
+from gateway.http.schemas import Parameters, decode_base64, parse_request
 
 MAX_INPUTS = 4
 PNG = b"\x89PNG\r\n\x1a\n and so on"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.shared_pixels import Region
+from gateway.triton.shared_memory import Region
 
 SHM = Path("/dev/shm")
 SIZE = 4096

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gateway.sharing import SharedCalls
+from gateway.concurrency.coalescing import SharedCalls
 
 
 class Call:

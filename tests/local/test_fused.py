@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from exporter.config_pbtxt import parse_pbtxt, to_pbtxt
-from gateway.cpus import available_cpus
+from gateway.runtime.processors import available_cpus
 from tests.checkpoints import write_graph
 from tests.local.instances import another_instance_computes
 from tests.pictures import encode, gradient, photo

@@ -1,0 +1,334 @@
+"""The command `vitriton`. Each subcommand imports its own world, so that the others stay light."""
+
+import argparse
+import logging
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from deploy.local.cpu_latency import MAX_LATENCY_US
+from deploy.local.errors import LocalError
+from exporter.errors import ExportError, NeedsOptions
+from gateway import __version__
+from gateway.settings import InvalidSettings
+
+_REPOSITORY: Final = Path("model_repository")
+_INTERRUPTED: Final = 130
+_MAX_PORT: Final = 65535
+
+_OF_EXPORT_ALONE: Final = {
+    *("--name", "--output", "--replace", "--revision", "--init", "--allow-pickle"),
+    *("--max-batch-size", "--instances", "--batch-delay-us"),
+}
+_EXPORT_FIRST: Final = "; export the model with `vitriton export` first, then serve its id"
+
+_EXPORT_EXAMPLES: Final = """examples:
+  vitriton export google/vit-base-patch16-224
+  vitriton export ./my-finetune --name me/cats-and-dogs
+  vitriton export vit-tiny --init random --name test/vit-tiny
+  vitriton export ./my-finetune --check model_repository/me--cats-and-dogs
+"""
+_SERVE_EXAMPLES: Final = """examples:
+  vitriton serve                                  the hub's ViT if it answers, and the demo
+  vitriton serve vitriton/vit-digits --port 9000
+  vitriton serve ./my-finetune facebook/deit-base-distilled-patch16-224
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one subcommand; exit code 1 for a failure, 2 for wrong usage."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["gateway"]:
+        # Its own parser, as `token` has: they run where only the gateway's packages are installed.
+        from gateway.server import main as run_gateway
+
+        run_gateway(arguments[1:])
+        return
+    if arguments[:1] == ["token"]:
+        from gateway.auth.command import main as run_token
+
+        run_token(arguments[1:])
+        return
+    options = _parse(arguments)
+    logging.basicConfig(level=logging.WARNING, format="vitriton: %(message)s")
+    for name in ("vitriton", "exporter"):
+        logging.getLogger(name).setLevel(logging.INFO)
+    try:
+        options.run(options)
+    except (LocalError, ExportError) as exc:
+        print(f"vitriton: error: {exc}{_commands(exc, options)}", file=sys.stderr)
+        raise SystemExit(1) from exc
+    except InvalidSettings as exc:
+        print(f"vitriton: error: {exc}", file=sys.stderr)
+        raise SystemExit(2) from exc
+    except OSError as exc:
+        # What the system refuses of a path is the user's to mend; without a path it is our fault.
+        if exc.filename is None:
+            raise
+        print(f"vitriton: error: {exc.filename}: {exc.strerror}", file=sys.stderr)
+        raise SystemExit(1) from exc
+    except KeyboardInterrupt as exc:
+        print("vitriton: interrupted", file=sys.stderr)
+        raise SystemExit(_INTERRUPTED) from exc
+
+
+def _commands(exc: Exception, options: argparse.Namespace) -> str:
+    """The commands that do what was asked, where an error knows the options for it."""
+    if not isinstance(exc, NeedsOptions):
+        return ""
+    from deploy.local.invocation import export_then_serve
+
+    repository = getattr(options, "output", _REPOSITORY)
+    return f": {export_then_serve(exc.source, exc.model_id, exc.options, repository)}"
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    """The command line; an option that `export` alone has is told apart from one that is none."""
+    parser = _parser()
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        names = {argument.partition("=")[0] for argument in unknown}
+        hint = _EXPORT_FIRST if options.run is _serve and names & _OF_EXPORT_ALONE else ""
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+    return options
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="vitriton",
+        description="The Hugging Face image-classification API on your own hardware.",
+    )
+    parser.add_argument("--version", action="version", version=f"vitriton {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    commands.add_parser("gateway", help="run the HTTP service alone; settings from GATEWAY_*")
+    commands.add_parser("token", help="make, list and revoke tokens of the HTTP service")
+    _add_serve(commands)
+    _add_export(commands)
+    _add_doctor(commands)
+    return parser
+
+
+def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    serve = commands.add_parser(
+        "serve",
+        help="start Triton and the gateway on this machine",
+        description="Export what is missing, start Triton and the gateway, stop both on Ctrl-C.",
+        epilog=_SERVE_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_what_to_serve(serve)
+    serve.add_argument(
+        "--cpu-latency",
+        type=partial(_number, what="latency", largest=MAX_LATENCY_US),
+        metavar="US",
+        help="longest wake-up of an idle processor in microseconds, 0 keeps them all awake: for"
+        " shorter answers and more power; takes root (default: the kernel's)",
+    )
+    serve.set_defaults(run=_serve)
+
+
+def _add_what_to_serve(parser: argparse.ArgumentParser) -> None:
+    """What `doctor` has to know as well, to look at what `serve` would do."""
+    parser.add_argument(
+        "models",
+        nargs="*",
+        metavar="MODEL",
+        help="hub id, id in the model repository, or checkpoint folder",
+    )
+    parser.add_argument(
+        "--port",
+        type=partial(_number, what="port", largest=_MAX_PORT),
+        help="HTTP port, 0 for a free one (default: 8080)",
+    )
+    parser.add_argument(
+        "--repository",
+        type=Path,
+        default=_REPOSITORY,
+        metavar="DIR",
+        help="model repository (default: %(default)s)",
+    )
+    _add_precision(parser)
+
+
+def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    export = commands.add_parser(
+        "export",
+        help="write a transformers model into a model repository",
+        description="Trace a transformers image classifier to TorchScript, verify it against the"
+        " original, and write it into a Triton model repository.",
+        epilog=_EXPORT_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    export.add_argument(
+        "model",
+        nargs="?",
+        metavar="MODEL",
+        help="hub id or checkpoint folder; with --init random also vit-base, vit-tiny,"
+        " deit-base-distilled or deit-tiny-distilled",
+    )
+    export.add_argument("--name", metavar="ORG/NAME", help="model id to serve it under")
+    export.add_argument(
+        "--output",
+        type=Path,
+        default=_REPOSITORY,
+        metavar="DIR",
+        help="model repository (default: %(default)s)",
+    )
+    export.add_argument(
+        "--check",
+        type=Path,
+        metavar="MODEL_DIR",
+        help="write nothing; verify this entry of a repository again, against MODEL",
+    )
+    export.add_argument("--replace", action="store_true", help="drop the model's older versions")
+    _add_checkpoint(export.add_argument_group("checkpoint"))
+    _add_serving(export.add_argument_group("serving"))
+    export.set_defaults(run=_export)
+
+
+def _add_checkpoint(source: "argparse._ArgumentGroup") -> None:
+    source.add_argument("--revision", help="branch, tag or commit on the hub")
+    source.add_argument(
+        "--init",
+        choices=["random"],
+        help="take the architecture alone, with seeded random weights",
+    )
+    source.add_argument(
+        "--allow-pickle",
+        action="store_true",
+        help="also load pytorch_model.bin; only from a source you trust",
+    )
+
+
+def _add_serving(serving: "argparse._ArgumentGroup") -> None:
+    _add_precision(serving)
+    serving.add_argument(
+        "--max-batch-size",
+        type=int,
+        metavar="N",
+        help="most images in one batch (default: 32, and 8 where a CPU serves)",
+    )
+    serving.add_argument(
+        "--instances",
+        type=int,
+        metavar="N",
+        help="instances on each device (default: 2)",
+    )
+    serving.add_argument(
+        "--batch-delay-us",
+        type=int,
+        default=0,
+        metavar="N",
+        help="microseconds a batch that is not full waits for company (default: %(default)s)",
+    )
+
+
+def _add_doctor(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    doctor = commands.add_parser(
+        "doctor",
+        help="say what is wrong with this machine or a model repository",
+        description="Look at everything that `vitriton serve` would need with the same arguments,"
+        " and at the model repository, and make nothing; exit code 1 if something is wrong.",
+    )
+    _add_what_to_serve(doctor)
+    doctor.set_defaults(run=_doctor)
+
+
+def _add_precision(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--precision",
+        choices=["auto", "fp32", "bf16", "fp16"],
+        default="auto",
+        help="what the graph computes in; auto is fp16 on a GPU and fp32 on a CPU",
+    )
+
+
+def _number(text: str, what: str, largest: int) -> int:
+    if not text.isdecimal() or int(text) > largest:
+        raise argparse.ArgumentTypeError(f"{text} is no {what}: 0 to {largest}")
+    return int(text)
+
+
+def _serve(options: argparse.Namespace) -> None:
+    # Before gRPC is imported: it is forked here to exec only, and its handlers for other forks
+    # would complain about each one.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
+    from deploy.local.serve import ServeRequest, serve
+    from deploy.local.wanted_models import ExportFailed
+
+    request = ServeRequest(
+        options.models,
+        options.repository,
+        options.precision,
+        options.port,
+        options.cpu_latency,
+    )
+    try:
+        serve(request)
+    except ExportFailed as exc:
+        # Its line has been written, by the export.
+        raise SystemExit(1) from exc
+
+
+def _export(options: argparse.Namespace) -> None:
+    # SIGTERM too lets an export clear up behind itself.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if options.check is not None:
+        from exporter.check import check_entry
+
+        check_entry(options.check, options.model, options.allow_pickle)
+        return
+    if options.model is None:
+        raise ExportError("name the MODEL to export; `vitriton export --help` has examples")
+
+    from deploy.local.demo_folder import DEMO_FOLDER, DEMO_MODEL
+    from deploy.local.invocation import vitriton_command
+    from exporter.config_pbtxt import ServingOptions
+    from exporter.export import ExportRequest, export_model
+    from exporter.repository import refuse_unwritable
+
+    source, name = options.model, options.name
+    if source == DEMO_MODEL and not options.init:
+        # Before the training, which the export only begins after.
+        refuse_unwritable(options.output)
+        from deploy.local.demo import prepare_demo
+
+        source, name = str(prepare_demo(DEMO_FOLDER)), name or DEMO_MODEL
+    spec = export_model(
+        ExportRequest(
+            source=source,
+            repository=options.output,
+            name=name,
+            revision=options.revision,
+            random_weights=options.init == "random",
+            allow_pickle=options.allow_pickle,
+            precision=options.precision,
+            options=ServingOptions(
+                options.max_batch_size, options.instances, options.batch_delay_us
+            ),
+            replaces=options.replace,
+        )
+    )
+    repository = shlex.quote(str(options.output))
+    print(f"{vitriton_command()} serve {spec.model_id} --repository {repository}")
+
+
+def _doctor(options: argparse.Namespace) -> None:
+    from deploy.local.doctor import examine
+
+    problems = 0
+    for finding in examine(options.models, options.repository, options.precision, options.port):
+        problems += finding.problem is not None
+        mark = "ok   " if finding.problem is None else "WRONG"
+        print(f"{mark} {finding.subject}: {finding.problem or finding.detail}", flush=True)
+    if problems:
+        raise LocalError(f"{problems} of these {'is' if problems == 1 else 'are'} wrong")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Our Triton backend: Triton's python backend imports `model` by its path."""

@@ -1,0 +1,1 @@
+"""Tokens: who may call, and the command that keeps them."""

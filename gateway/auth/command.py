@@ -1,0 +1,81 @@
+"""The command `vitriton token`: make, list and revoke the tokens of `GATEWAY_TOKENS_FILE`."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from gateway.auth.tokens import TokensError, new_token, read_tokens, write_tokens
+
+_VARIABLE: Final = "GATEWAY_TOKENS_FILE"
+_EXAMPLES: Final = f"""examples:
+  vitriton token new alice --file tokens.jsonl
+  {_VARIABLE}=tokens.jsonl vitriton token list
+  vitriton token revoke alice --file tokens.jsonl
+
+A gateway that runs takes the change with its next request.
+"""
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run one subcommand; exit code 1 for a failure, 2 for wrong usage."""
+    parser = argparse.ArgumentParser(
+        prog="vitriton token",
+        description="Keep the tokens that the gateway accepts. Only their hashes are stored.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for name, run, what in (
+        ("new", _new, "make a token and print it, this once"),
+        ("list", _list, "names and dates of the tokens"),
+        ("revoke", _revoke, "take a token out"),
+    ):
+        command = commands.add_parser(name, help=what, description=f"{what.capitalize()}.")
+        if name != "list":
+            command.add_argument("name", metavar="NAME", help="whose token it is")
+        command.add_argument(
+            "--file",
+            type=Path,
+            default=os.environ.get(_VARIABLE) or None,
+            metavar="FILE",
+            help=f"file of tokens (default: ${_VARIABLE})",
+        )
+        command.set_defaults(run=run)
+    options = parser.parse_args(argv)
+    if options.file is None:
+        parser.error(f"name the file of tokens with --file or {_VARIABLE}")
+    try:
+        options.run(options)
+    except TokensError as exc:
+        print(f"vitriton: error: {exc}", file=sys.stderr)
+        raise SystemExit(1) from exc
+
+
+def _new(options: argparse.Namespace) -> None:
+    path = Path(options.file)
+    tokens = read_tokens(path) if path.exists() else []
+    if any(token.name == options.name for token in tokens):
+        raise TokensError(
+            f"{path} has a token named {options.name}; revoke it or take another name"
+        )
+    token, stored = new_token(options.name)
+    write_tokens(path, [*tokens, stored])
+    print(token)
+    print(f"stored in {path}; it cannot be shown again", file=sys.stderr)
+
+
+def _list(options: argparse.Namespace) -> None:
+    for token in read_tokens(Path(options.file)):
+        print(f"{token.name}\t{token.created}")
+
+
+def _revoke(options: argparse.Namespace) -> None:
+    path = Path(options.file)
+    tokens = read_tokens(path)
+    kept = [token for token in tokens if token.name != options.name]
+    if len(kept) == len(tokens):
+        raise TokensError(f"{path} has no token named {options.name}")
+    write_tokens(path, kept)

@@ -1,0 +1,1 @@
+"""One classification: cache, decode, infer, rank. Start with `classifier`."""

@@ -1,0 +1,1 @@
+"""Calls that run at once: identical ones share a result, others share a batch."""

@@ -1,0 +1,42 @@
+"""Who may call an endpoint."""
+
+from collections.abc import Awaitable, Callable
+from functools import wraps
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.auth.tokens import bearer_token
+from gateway.errors import Unauthorized
+from gateway.http.state import State
+
+Endpoint = Callable[[Request[State]], Awaitable[Response]]
+
+
+def authorized(endpoint: Endpoint) -> Endpoint:
+    """The endpoint for those who may call it; see `check_token`."""
+
+    @wraps(endpoint)
+    async def checked(request: Request[State]) -> Response:
+        check_token(request.headers.get("authorization"), request.state)
+        return await endpoint(request)
+
+    return checked
+
+
+def check_token(authorization: str | None, state: State) -> None:
+    """Refuse a caller without a valid token; without a file of tokens everyone may call.
+
+    Raises:
+        Unauthorized: With the hosted API's texts.
+    """
+    tokens = state["tokens"]
+    if tokens is None or (authorization is None and state["settings"].allow_anonymous):
+        return
+    if authorization is None:
+        raise Unauthorized("Invalid username or password.")
+    token = bearer_token(authorization)
+    if token is None:
+        raise Unauthorized("Invalid credentials in Authorization header")
+    if not tokens.accepts(token):
+        raise Unauthorized("Invalid username or password.")

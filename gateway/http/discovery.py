@@ -1,0 +1,152 @@
+"""What clients ask beside classification: which models there are, and whether they answer."""
+
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway import __version__
+from gateway.errors import ModelNotFound, ModelNotReady
+from gateway.http.classify import TASK
+from gateway.http.rendering import json_object
+from gateway.http.state import State
+from gateway.modelspec import ModelSpec
+
+_FRAMEWORK: Final = "transformers"
+_HEALTHY: Final = {"status": "ok"}
+
+
+async def root(_: Request[State]) -> Response:
+    """`GET /`: somebody is here."""
+    return json_object({"ok": "ok"})
+
+
+async def health(request: Request[State]) -> Response:
+    """`GET /health`: 200 when the default model is loaded, else 503.
+
+    Without a default model it is enough that Triton is up: models are loaded when asked for, and
+    Triton calls itself unready as soon as one of them could not be.
+    """
+    state = request.state
+    model_id = state["settings"].default_model
+    if model_id is None:
+        ready, what = await state["triton"].is_live(), "Triton"
+    else:
+        ready, what = await state["triton"].is_model_ready(model_id), f"Model {model_id}"
+    if not ready:
+        raise ModelNotReady(f"{what} is not ready")
+    return json_object(_HEALTHY)
+
+
+async def model_health(request: Request[State]) -> Response:
+    """`GET /models/{id}/health`: 200 when the model is loaded, 503 when it is not, 404 for none."""
+    model_id = request.path_params["model_id"]
+    if not await _is_ready(request, model_id):
+        raise ModelNotReady(f"Model {model_id} is not ready")
+    return json_object(_HEALTHY)
+
+
+async def info(request: Request[State]) -> Response:
+    """`GET /info`: the version and every model that is served, with the facts of its contract."""
+    answer = {
+        "version": __version__,
+        "pipeline_tag": TASK,
+        "default_model": request.state["settings"].default_model,
+        "models": [_facts(m.spec) for m in await request.state["models"].all_ready()],
+    }
+    return json_object(answer)
+
+
+async def model_info(request: Request[State]) -> Response:
+    """`GET /models/{id}` and `…/info`: the facts of one model, which must be loaded."""
+    model = await request.state["models"].get(request.path_params["model_id"])
+    return json_object({"version": __version__, "pipeline_tag": TASK} | _facts(model.spec))
+
+
+def _facts(spec: ModelSpec) -> dict[str, Any]:
+    return {
+        "model_id": spec.model_id,
+        "model_sha": spec.revision,
+        "model_type": spec.architecture,
+        "model_dtype": spec.dtype,
+        "checkpoint_dtype": spec.checkpoint_dtype,
+        "weights": spec.weights,
+        "problem_type": spec.problem_type,
+        "num_labels": len(spec.id2label),
+        "sha256": spec.sha256,
+        "versions": spec.versions,
+    }
+
+
+async def models(request: Request[State]) -> Response:
+    """`GET /models`: the facts of every loaded model."""
+    return json_object([_facts(m.spec) for m in await request.state["models"].all_ready()])
+
+
+async def status(request: Request[State]) -> Response:
+    """`GET /status/{id}`: `get_model_status` of huggingface_hub; nothing is loaded for it."""
+    model_id = request.path_params["model_id"]
+    is_ready = await _is_ready(request, model_id)
+    compute_type = "cpu"
+    if is_ready:
+        compute_type = (await request.state["models"].get(model_id)).compute_type
+    answer = {
+        "state": "Loaded" if is_ready else "Loadable",
+        "loaded": is_ready,
+        "compute_type": {compute_type: {"count": 1}},
+        "framework": _FRAMEWORK,
+    }
+    return json_object(answer)
+
+
+async def framework(request: Request[State]) -> Response:
+    """`GET /framework/{name}`: `list_deployed_models` of huggingface_hub."""
+    if request.path_params["framework"] != _FRAMEWORK:
+        return json_object([])
+    models = await request.state["models"].all_ready()
+    return json_object([{"model_id": m.spec.model_id, "task": TASK} for m in models])
+
+
+async def hub_model(request: Request[State]) -> Response:
+    """`GET /api/models/{id}`: who serves a model, for clients with `HF_ENDPOINT` set to us."""
+    model_id = request.path_params["model_id"]
+    return json_object(_hub_facts(model_id, is_ready=await _is_ready(request, model_id)))
+
+
+async def hub_models(request: Request[State]) -> Response:
+    """`GET /api/models`: every loaded model, as the hub lists models."""
+    loaded = await request.state["models"].all_ready()
+    return json_object([_hub_facts(m.spec.model_id, is_ready=True) for m in loaded])
+
+
+def _hub_facts(model_id: str, *, is_ready: bool) -> dict[str, Any]:
+    mapping = {
+        "provider": "hf-inference",
+        "providerId": model_id,
+        "hfModelId": model_id,
+        "status": "live",
+        "task": TASK,
+    }
+    return {
+        "id": model_id,
+        "pipeline_tag": TASK,
+        "tags": [],
+        "inference": "warm" if is_ready else "cold",
+        "inferenceProviderMapping": [mapping],
+    }
+
+
+async def _is_ready(request: Request[State], model_id: str) -> bool:
+    entry = (await request.state["models"].index()).get(model_id)
+    if entry is None:
+        raise ModelNotFound(model_id)
+    return entry.is_ready
+
+
+async def metrics(request: Request[State]) -> Response:
+    """`GET /metrics`: Prometheus text or OpenMetrics, as `Accept` asks."""
+    accept, accept_encoding = (
+        request.headers.get(name, "") for name in ("accept", "accept-encoding")
+    )
+    body, headers = request.state["metrics"].render(accept, accept_encoding)
+    return Response(body, headers=headers)

@@ -1,0 +1,23 @@
+"""What lives as long as the process; built in the lifespan of `gateway.app`."""
+
+from typing import TypedDict
+
+from gateway.auth.tokens import TokensFile
+from gateway.classification.classifier import ImageClassifier
+from gateway.deadlines import Deadlines
+from gateway.models.directory import ModelDirectory
+from gateway.observability.metrics import Metrics
+from gateway.settings import Settings
+from gateway.triton.client import TritonClient
+
+
+class State(TypedDict):
+    """A request finds it under `request.state`."""
+
+    settings: Settings
+    triton: TritonClient
+    models: ModelDirectory
+    classifier: ImageClassifier
+    deadlines: Deadlines
+    metrics: Metrics
+    tokens: TokensFile | None

@@ -1,0 +1,1 @@
+"""Which models Triton has, and loading one on demand."""

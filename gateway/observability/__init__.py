@@ -1,0 +1,1 @@
+"""What the service reports of itself: Prometheus metrics and log lines."""
