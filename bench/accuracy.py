@@ -23,9 +23,9 @@ from transformers import AutoImageProcessor
 
 from bench.pictures import LARGE, encoded, varied, write_picture
 from exporter.preprocessing import ImageSteps, read_image_steps
-from gateway.imaging.fast_pixels import DecodeMode
 from gateway.imaging.images import decode
-from gateway.imaging.pixels import Pixels
+from gateway.settings import DecodeMode
+from gateway.tensors import Pixels
 from tests.checkpoints import save_deit_distilled, save_vit
 
 _MAX_PIXELS: Final = 64_000_000

@@ -23,10 +23,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from gateway.imaging.fast_pixels import DecodeMode
 from gateway.imaging.images import decode
 from gateway.modelspec import Preprocessing, Resample, Size
 from gateway.runtime.process import keep_freed_memory
+from gateway.settings import DecodeMode
 
 _SIZE: Final = Size(height=224, width=224)
 _MAX_PIXELS: Final = 64_000_000

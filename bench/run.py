@@ -27,8 +27,8 @@ from bench.pictures import LARGE, SMALL, write_picture
 from bench.report import write_report
 from bench.servers import Server, in_process_baseline, pipeline_baseline, running, vitriton
 from exporter.precision import cpu_has_bf16
-from gateway.imaging.fast_pixels import DecodeMode
 from gateway.runtime.processors import available_cpus
+from gateway.settings import DecodeMode
 
 ROUNDS: Final = 3
 CONCURRENCY: Final = 32

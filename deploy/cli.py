@@ -51,8 +51,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     if arguments[:1] == ["token"]:
         from gateway.auth.command import main as run_token
+        from gateway.settings import configured_tokens_file
 
-        run_token(arguments[1:])
+        run_token(arguments[1:], configured_tokens_file())
         return
     options = _parse(arguments)
     logging.basicConfig(level=logging.WARNING, format="vitriton: %(message)s")

@@ -27,7 +27,7 @@ from transformers.models.timm_wrapper.image_processing_timm_wrapper import (
 
 from exporter.errors import ExportError, reason_of
 from exporter.processor_file import without_pillow
-from gateway.imaging.pixels import Pixels, fit
+from gateway.imaging.pixels import fit
 from gateway.modelspec import (
     INPUT_NAME,
     Color,
@@ -37,6 +37,7 @@ from gateway.modelspec import (
     Shares,
     Size,
 )
+from gateway.tensors import Pixels
 
 # Width and height of the images of the proof: both orientations, odd differences, far larger and
 # far smaller than any model's input, and extreme shapes.

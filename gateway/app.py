@@ -1,29 +1,27 @@
 """Composition root: what the service is made of. Read this first."""
 
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.routing import Router
+from starlette.types import ASGIApp
 
 from gateway import __version__
 from gateway.auth.tokens import TokensFile
 from gateway.classification.classifier import ImageClassifier
-from gateway.deadlines import Deadlines
-from gateway.errors import GatewayError
 from gateway.http.cors import Cors
-from gateway.http.middleware import Observed
-from gateway.http.rendering import render_gateway_error, render_http_error, render_unexpected_error
-from gateway.http.routes import ROUTES, Dispatch
+from gateway.http.middleware import ErrorAnswers, NormalPaths, RequestRecords
+from gateway.http.routes import ROUTES
 from gateway.http.state import State
 from gateway.models.directory import ModelDirectory
+from gateway.models.loading import ModelLoader
 from gateway.observability.logs import log
 from gateway.observability.metrics import Metrics
-from gateway.runtime.process import interrupt_no_one, keep_freed_memory, spare_what_stays
 from gateway.settings import Settings
 from gateway.triton.client import TritonClient
+from gateway.triton.inference import Inference
+from gateway.triton.shared_memory import SharedMemory
 
 
 def create_app(settings: Settings) -> ASGIApp:
@@ -36,48 +34,44 @@ def create_app(settings: Settings) -> ASGIApp:
     tokens = None if settings.tokens_file is None else TokensFile(settings.tokens_file)
 
     @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[State]:
-        # Before there are threads: they inherit it.
-        interrupt_no_one()
-        keep_freed_memory()
-        async with TritonClient(settings.triton_url, settings.shared_memory_bytes) as triton:
-            models = ModelDirectory(triton)
-            deadlines = Deadlines()
-            classifier = ImageClassifier(settings, triton, models, metrics, deadlines)
-            async with aclosing(classifier):
-                spare_what_stays()
-                log.info("version %s, settings %s", __version__, settings)
-                yield State(
-                    settings=settings,
-                    triton=triton,
-                    models=models,
-                    classifier=classifier,
-                    deadlines=deadlines,
-                    metrics=metrics,
-                    tokens=tokens,
-                )
+    async def lifespan(_: object) -> AsyncIterator[State]:
+        async with _state(settings, metrics, tokens) as state:
+            log.info("version %s, settings %s", __version__, settings)
+            yield state
 
-    # Typed for handlers that know nothing of the state.
-    exception_handlers: dict[Any, Any] = {
-        GatewayError: render_gateway_error,
-        HTTPException: render_http_error,
-        Exception: render_unexpected_error,
-    }
-    app = Starlette(routes=ROUTES, lifespan=lifespan, exception_handlers=exception_handlers)
-    # `Dispatch` takes slashes off the end, so a redirect to a path with one would lead to itself.
-    app.router.redirect_slashes = False
-    dispatch = Dispatch(app)
-    # Outside Starlette's own stack, so that even its last-resort answer is counted and has an id.
-    return Observed(_ForBrowsers(Cors(dispatch), dispatch), metrics)
+    # `NormalPaths` removes slashes at the end, so a redirect to a path with one would never end.
+    router = Router(ROUTES, redirect_slashes=False, lifespan=lifespan)
+    # Even an answer to an unexpected error has an id and CORS headers.
+    return RequestRecords(Cors(ErrorAnswers(NormalPaths(router), metrics)), metrics)
 
 
-class _ForBrowsers:
-    """ASGI middleware: CORS for requests with an `Origin`, which others need not pay for."""
-
-    def __init__(self, cors: ASGIApp, app: ASGIApp) -> None:
-        self._cors = cors
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_browsers = any(name == b"origin" for name, _ in scope.get("headers", ()))
-        await (self._cors if is_browsers else self._app)(scope, receive, send)
+@asynccontextmanager
+async def _state(
+    settings: Settings, metrics: Metrics, tokens: TokensFile | None
+) -> AsyncIterator[State]:
+    """Everything that lives as long as the process, from startup to shutdown."""
+    async with AsyncExitStack() as stack:
+        triton = await stack.enter_async_context(TritonClient(settings.triton_url))
+        shared_memory = None
+        if settings.shared_memory_bytes:
+            shared_memory = SharedMemory(triton.stub, settings.shared_memory_bytes)
+            await stack.enter_async_context(aclosing(shared_memory))
+        models = ModelDirectory(triton)
+        loader = await stack.enter_async_context(
+            aclosing(ModelLoader(settings, triton, models, metrics))
+        )
+        classifier = await stack.enter_async_context(
+            aclosing(
+                ImageClassifier(settings, Inference(triton, shared_memory), models, loader, metrics)
+            )
+        )
+        parsing_thread = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="parse"))
+        yield State(
+            settings=settings,
+            triton=triton,
+            models=models,
+            classifier=classifier,
+            parsing_thread=parsing_thread,
+            metrics=metrics,
+            tokens=tokens,
+        )

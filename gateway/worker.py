@@ -7,7 +7,11 @@ from starlette.types import ASGIApp
 
 from gateway.app import create_app
 from gateway.observability.logs import configure_logging
-from gateway.runtime.process import end_with_parent
+from gateway.runtime.process import (
+    end_with_parent,
+    exclude_startup_objects_from_collection,
+    keep_freed_memory,
+)
 from gateway.settings import load_settings
 
 
@@ -28,6 +32,10 @@ def worker_app() -> ASGIApp:
     end_with_parent()
     parent = multiprocessing.parent_process()
     if parent is not None and os.getppid() != parent.pid:
-        # It ended before the kernel was asked to tell.
+        # The parent ended before the kernel was asked to signal its end.
         raise SystemExit(1)
-    return asgi_app()
+    # Before the threads that decode images start.
+    keep_freed_memory()
+    app = asgi_app()
+    exclude_startup_objects_from_collection()
+    return app

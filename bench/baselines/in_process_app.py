@@ -16,14 +16,14 @@ import numpy as np
 import orjson
 import torch
 from fastapi import FastAPI, Request, Response
+from gateway.concurrency import Batching
 
 from exporter.presets import PRESETS
 from gateway.classification.postprocess import Prediction, rank
-from gateway.concurrency.batching import PackedCalls
 from gateway.imaging.images import decode
-from gateway.imaging.pixels import Pixels
 from gateway.modelspec import Preprocessing, Size
 from gateway.runtime.process import keep_freed_memory
+from gateway.tensors import Pixels
 
 STEPS: Final = Preprocessing(resize=Size(height=224, width=224), resample="bilinear")
 MAX_PIXELS: Final = 64_000_000
@@ -52,7 +52,7 @@ async def _infer(images: Sequence[Pixels]) -> list[list[Prediction]]:
     return await asyncio.get_running_loop().run_in_executor(_model, _forward, images)
 
 
-_batches: PackedCalls[Pixels, list[Prediction]] = PackedCalls(_infer, MAX_BATCH, 1)
+_batches: Batching[Pixels, list[Prediction]] = Batching(_infer, MAX_BATCH, 1)
 
 
 @app.post("/models/{model_id:path}")

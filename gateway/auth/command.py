@@ -1,7 +1,6 @@
 """The command `vitriton token`: make, list and revoke the tokens of `GATEWAY_TOKENS_FILE`."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,12 +14,17 @@ _EXAMPLES: Final = f"""examples:
   {_VARIABLE}=tokens.jsonl vitriton token list
   vitriton token revoke alice --file tokens.jsonl
 
-A gateway that runs takes the change with its next request.
+A running gateway applies the change to its next request.
 """
 
 
-def main(argv: Sequence[str]) -> None:
-    """Run one subcommand; exit code 1 for a failure, 2 for wrong usage."""
+def main(argv: Sequence[str], default_file: Path | None) -> None:
+    """Run one subcommand; exit code 1 for a failure, 2 for wrong usage.
+
+    Args:
+        argv: The arguments behind `vitriton token`.
+        default_file: The file of tokens where no argument names one.
+    """
     parser = argparse.ArgumentParser(
         prog="vitriton token",
         description="Keep the tokens that the gateway accepts. Only their hashes are stored.",
@@ -31,7 +35,7 @@ def main(argv: Sequence[str]) -> None:
     for name, run, what in (
         ("new", _new, "make a token and print it, this once"),
         ("list", _list, "names and dates of the tokens"),
-        ("revoke", _revoke, "take a token out"),
+        ("revoke", _revoke, "remove a token"),
     ):
         command = commands.add_parser(name, help=what, description=f"{what.capitalize()}.")
         if name != "list":
@@ -39,7 +43,7 @@ def main(argv: Sequence[str]) -> None:
         command.add_argument(
             "--file",
             type=Path,
-            default=os.environ.get(_VARIABLE) or None,
+            default=default_file,
             metavar="FILE",
             help=f"file of tokens (default: ${_VARIABLE})",
         )

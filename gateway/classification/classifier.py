@@ -1,8 +1,7 @@
-"""One classification: admit, load, decode, infer, rank. All that a request waits for is here."""
+"""One classification: find the model, decode, infer, rank."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from time import perf_counter
@@ -11,45 +10,29 @@ from typing import Final, Literal, NamedTuple
 import numpy as np
 
 from gateway.classification.cache import CacheKey, LogitsCache, cache_key
-from gateway.classification.inferred import InferredBatch, InferredImage
-from gateway.classification.postprocess import Prediction, default_activation
-from gateway.concurrency.batching import PackedCalls
-from gateway.concurrency.coalescing import SharedCalls
-from gateway.deadlines import Deadlines
-from gateway.errors import DeadlineExceeded, ModelNotFound, ModelNotReady, Overloaded
-from gateway.http.content_coding import decode_content
-from gateway.http.schemas import ClassificationRequest, Parameters, parse_request
-from gateway.imaging.decode_pool import DecodePool
-from gateway.imaging.images import decode, has_image_signature
-from gateway.imaging.pixels import Pixels
+from gateway.classification.postprocess import (
+    InferredBatch,
+    InferredImage,
+    Prediction,
+    default_activation,
+)
+from gateway.concurrency import Admission, Batching, Coalescing, ThreadPool
+from gateway.errors import DeadlineExceeded, ModelNotFound, ModelNotReady
+from gateway.imaging.images import decode
 from gateway.models.directory import ModelDirectory
 from gateway.models.loading import ModelLoader
 from gateway.modelspec import ModelSpec
 from gateway.observability.metrics import Metrics
-from gateway.options import Options, read_options
+from gateway.request import ClassificationRequest, Parameters
 from gateway.settings import Settings
-from gateway.triton.client import ComputeType, LoadedModel, TritonClient
+from gateway.tensors import Pixels
+from gateway.triton.client import ComputeType, LoadedModel
+from gateway.triton.inference import Inference
 
-# A larger body is parsed in a thread, unless it is an image as it is, which takes milliseconds to
-# decode anyway. A compressed one is parsed there too: it may be large once it is decoded. For other
-# bodies the hop would cost more than parsing.
-_INLINE_BYTES: Final = 128 * 1024
-# Enough under way to keep two instances of a model busy while others travel.
-_MAX_CALLS: Final = 8
-
-
-class IncomingRequest(NamedTuple):
-    """What HTTP has of a request."""
-
-    model_id: str
-    body: bytes
-    headers: Mapping[str, str]
-    """By lower-case name."""
-    query: Mapping[str, str]
-    request_id: str
-    """Handed on to Triton's log."""
-    deadline: float
-    """In the event loop's time, seconds; waiting for a model to load comes on top."""
+# Decoding a larger file takes milliseconds, so that finished images must not wait for it.
+_LONG_DECODE_BYTES: Final = 128 * 1024
+# A request may find its model unloaded twice: before its first call to Triton, and after.
+_MAX_LOADS: Final = 2
 
 
 class Classification(NamedTuple):
@@ -61,37 +44,30 @@ class Classification(NamedTuple):
     """`cache` if no image of the request was inferred for it."""
     model: LoadedModel
     images: int
-    wait_s: float
-    """From the request to the start of its work: for a place, for the model."""
+    load_s: float
+    """Waiting for the model to be loaded."""
     infer_s: float
-    """In Triton, its queue and the way there included; 0 from the cache."""
+    """In Triton, with its queue and the network; 0 from the cache."""
     total_s: float
 
 
-class _Ready(NamedTuple):
-    """A decoded image, to be sent."""
+class _Answer(NamedTuple):
+    """One image's logits, and the seconds in Triton that this request has caused."""
 
+    image: InferredImage
+    infer_s: float
+
+
+class _DecodedImage(NamedTuple):
     pixels: Pixels
     request_id: str
 
 
-class _Places:
-    """As many as may be in flight; each block holds one."""
+class _ModelCalls(NamedTuple):
+    """The calls to Triton for one version of a model."""
 
-    def __init__(self, number: int) -> None:
-        self._number = number
-        self._taken = 0
-
-    def __enter__(self) -> None:
-        if self._taken >= self._number:
-            raise Overloaded(
-                f"Model is overloaded: {self._number} requests are in flight"
-                " (GATEWAY_MAX_INFLIGHT); try again"
-            )
-        self._taken += 1
-
-    def __exit__(self, *_: object) -> None:
-        self._taken -= 1
+    contract_sha256: str
+    batching: Batching[_DecodedImage, InferredImage]
 
 
 class ImageClassifier:
@@ -100,169 +76,162 @@ class ImageClassifier:
     def __init__(
         self,
         settings: Settings,
-        triton: TritonClient,
+        inference: Inference,
         models: ModelDirectory,
+        loader: ModelLoader,
         metrics: Metrics,
-        deadlines: Deadlines,
     ) -> None:
         self._settings = settings
-        self._triton = triton
+        self._inference = inference
         self._models = models
+        self._loader = loader
         self._metrics = metrics
-        self._deadlines = deadlines
-        self._loader = ModelLoader(settings, triton, models, metrics)
         self._cache = LogitsCache(settings.cache_bytes, settings.cache_ttl_s)
-        self._inferences: SharedCalls[CacheKey, tuple[InferredImage, float]] = SharedCalls()
-        self._places = _Places(settings.max_inflight)
-        self._packs: dict[str, PackedCalls[_Ready, InferredImage]] = {}
-        self._pool = DecodePool(settings.decoding_threads)
-        # For bodies that are large enough to hold the event loop up.
-        self._threads = ThreadPoolExecutor(1, thread_name_prefix="body")
+        self._identical: Coalescing[CacheKey, _Answer] = Coalescing()
+        self._admission = Admission(settings.max_inflight)
+        self._calls: dict[str, _ModelCalls] = {}
+        self._threads: ThreadPool[Pixels] = ThreadPool(settings.decoding_threads, "decode")
 
     async def aclose(self) -> None:
-        """End the decoding threads and the loads."""
-        await self._loader.close()
-        self._threads.shutdown(cancel_futures=True)
-        self._pool.close()
+        """End the decoding threads."""
+        self._threads.close()
 
     def admit(self) -> AbstractContextManager[None]:
-        """A block that holds one of the places in flight; entered before the body is read.
+        """A block that counts as one request in flight; to be entered before the body is read.
 
         Raises:
-            Overloaded: On entering. All places are taken; who comes next is told at once, not
-                queued.
+            Overloaded: On entering. GATEWAY_MAX_INFLIGHT requests are in flight.
         """
-        return self._places
+        return self._admission
 
-    async def classify(self, incoming: IncomingRequest) -> Classification:
-        """Predictions for the images in the body.
+    async def classify(
+        self, model_id: str, request: ClassificationRequest, request_id: str, deadline: float
+    ) -> Classification:
+        """Predictions for the images of the request.
+
+        Args:
+            model_id: As the caller wrote it.
+            request: The images, and what is asked of them.
+            request_id: For Triton's log.
+            deadline: In the event loop's time, seconds; the time of loading the model is added.
 
         Raises:
             GatewayError: Any of `gateway.errors` but those of reading the body.
         """
         start = perf_counter()
-        request = await self._parse(incoming)
-        options = read_options(incoming.headers, request.options)
-        model = await self._loader.get(incoming.model_id, options)
-        ready = perf_counter()
+        loads, load_s = 0, 0.0
         try:
-            with self._deadlines.within(incoming.deadline + (ready - start)):
-                try:
-                    answers = await self._infer_all(model, request, options, incoming.request_id)
-                except (ModelNotFound, ModelNotReady):
-                    # Unloaded since its contract was read: load it again, once.
-                    self._models.forget(model.spec.model_id)
-                    model = await self._loader.get(incoming.model_id, options)
-                    answers = await self._infer_all(model, request, options, incoming.request_id)
+            async with asyncio.timeout_at(deadline) as limit:
+                while True:
+                    try:
+                        model = await self._models.get(model_id)
+                        answers = await self._infer_all(model, request, request_id)
+                        break
+                    except (ModelNotFound, ModelNotReady):
+                        # Not loaded, or unloaded since its contract was read.
+                        self._models.forget(model_id)
+                        if loads == _MAX_LOADS:
+                            raise
+                    loads += 1
+                    limit.reschedule(None)
+                    load_s += await self._loader.load(model_id, request.options)
+                    limit.reschedule(deadline + load_s)
         except TimeoutError as exc:
             raise DeadlineExceeded(
                 f"There was no answer within {self._settings.request_timeout_s:g} s"
                 " (GATEWAY_REQUEST_TIMEOUT_S)"
             ) from exc
-        with self._metrics.stage("postprocess"):
-            ranked = [_rank(model.spec, image, request.parameters) for image, _ in answers]
-        self._metrics.count_images(len(answers))
-        infer_s = max((seconds for _, seconds in answers), default=0.0)
+        with self._metrics.postprocess_seconds.time():
+            ranked = [_rank(model.spec, answer.image, request.parameters) for answer in answers]
+        self._metrics.images.inc(len(answers))
+        infer_s = max((answer.infer_s for answer in answers), default=0.0)
         return Classification(
             predictions=ranked if request.is_list else ranked[0],
             compute_type=model.compute_type if infer_s or not answers else "cache",
             model=model,
             images=len(answers),
-            wait_s=ready - start,
+            load_s=load_s,
             infer_s=infer_s,
             total_s=perf_counter() - start,
         )
 
-    async def _parse(self, incoming: IncomingRequest) -> ClassificationRequest:
-        is_encoded = "content-encoding" in incoming.headers
-        is_small = len(incoming.body) <= _INLINE_BYTES
-        if not is_encoded and (is_small or has_image_signature(incoming.body)):
-            return _read(incoming, self._settings)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, _read, incoming, self._settings)
-
     async def _infer_all(
-        self, model: LoadedModel, request: ClassificationRequest, options: Options, request_id: str
-    ) -> list[tuple[InferredImage, float]]:
-        """Each image, and the seconds in Triton that this request has caused."""
+        self, model: LoadedModel, request: ClassificationRequest, request_id: str
+    ) -> list[_Answer]:
+        use_cache = request.options.use_cache and self._settings.cache_bytes > 0
+        infer = self._infer_cached if use_cache else self._infer
         if len(request.images) == 1:
-            return [await self._infer_once(model, request.images[0], options, request_id)]
-        tasks = [
-            asyncio.create_task(self._infer_once(model, image, options, request_id))
-            for image in request.images
-        ]
+            return [await infer(model, request.images[0], request_id)]
+        tasks = [asyncio.create_task(infer(model, image, request_id)) for image in request.images]
         try:
             return await asyncio.gather(*tasks)
         finally:
-            # The first error ends the request. Its traceback holds this frame, so the tasks, which
-            # hold the error, must not be in it: that cycle would keep the images.
+            # The first error ends the request. Its traceback holds this frame, so the frame must
+            # not hold the tasks, which hold the error: that cycle would keep the images.
             while tasks:
                 tasks.pop().cancel()
 
-    async def _infer_once(
-        self, model: LoadedModel, image: bytes, options: Options, request_id: str
-    ) -> tuple[InferredImage, float]:
-        """From the cache, or together with whoever sends the same image now, if at all possible."""
-        if not options.use_cache or not self._settings.cache_bytes:
-            return await self._infer(model, image, request_id)
+    async def _infer_cached(self, model: LoadedModel, image: bytes, request_id: str) -> _Answer:
+        """From the cache, or by the inference of an identical image in flight, or by a new one."""
         key = cache_key(model.contract_sha256, image)
-        cached = self._cache.get(key)
-        if cached is not None:
-            self._metrics.count_cache("hit")
-            (kept,) = InferredBatch(cached[np.newaxis], model.spec.id2label).images()
-            return kept, 0.0
+        logits = self._cache.get(key)
+        if logits is not None:
+            self._metrics.cache_hits.inc()
+            (cached,) = InferredBatch(logits[np.newaxis], model.spec.id2label).images()
+            return _Answer(cached, 0.0)
 
-        async def infer_and_keep() -> tuple[InferredImage, float]:
-            inferred, seconds = await self._infer(model, image, request_id)
-            self._cache.put(key, inferred.logits())
+        async def infer_and_keep() -> _Answer:
+            answer = await self._infer(model, image, request_id)
+            self._cache.put(key, answer.image.logits())
             self._metrics.cache_bytes.set(self._cache.size_bytes)
-            return inferred, seconds
+            return answer
 
-        (inferred, seconds), is_shared = await self._inferences.run(key, infer_and_keep)
-        self._metrics.count_cache("shared" if is_shared else "miss")
-        return inferred, 0.0 if is_shared else seconds
+        answer, is_shared = await self._identical.run(key, infer_and_keep)
+        if not is_shared:
+            self._metrics.cache_misses.inc()
+            return answer
+        self._metrics.cache_shared.inc()
+        return answer._replace(infer_s=0.0)
 
-    async def _infer(
-        self, model: LoadedModel, image: bytes, request_id: str
-    ) -> tuple[InferredImage, float]:
+    async def _infer(self, model: LoadedModel, image: bytes, request_id: str) -> _Answer:
         settings = self._settings
         steps = model.spec.preprocessing
-        with self._metrics.stage("decode"):
-            pixels = await self._pool.run(
+        with self._metrics.decode_seconds.time():
+            pixels = await self._threads.run(
                 partial(decode, image, steps, settings.max_image_pixels, settings.decode),
-                is_long=len(image) > _INLINE_BYTES,
+                is_long=len(image) > _LONG_DECODE_BYTES,
             )
         start = perf_counter()
-        with self._metrics.stage("infer"):
-            inferred = await self._packs_of(model).run(_Ready(pixels, request_id))
+        with self._metrics.infer_seconds.time():
+            inferred = await self._batching_of(model).run(_DecodedImage(pixels, request_id))
         inferred.check()
-        return inferred, perf_counter() - start
+        return _Answer(inferred, perf_counter() - start)
 
-    def _packs_of(self, model: LoadedModel) -> PackedCalls[_Ready, InferredImage]:
-        """The model's calls; those of another version of it are other calls."""
-        packs = self._packs.get(model.contract_sha256)
-        if packs is None:
+    def _batching_of(self, model: LoadedModel) -> Batching[_DecodedImage, InferredImage]:
+        """The calls for the model; a new version of the model gets calls of its own."""
+        calls = self._calls.get(model.spec.model_id)
+        if calls is None or calls.contract_sha256 != model.contract_sha256:
+            # Half a batch: Triton makes whole batches of two calls.
+            most_images = max(1, model.max_batch_size // 2)
+            batching = Batching(
+                partial(self._call_triton, model),
+                most_images,
+                self._settings.max_calls_per_model,
+            )
+            calls = self._calls[model.spec.model_id] = _ModelCalls(model.contract_sha256, batching)
+        return calls.batching
 
-            async def infer(ready: Sequence[_Ready]) -> list[InferredImage]:
-                first, others = ready[0].request_id, len(ready) - 1
-                logits = await self._triton.infer(
-                    model.spec,
-                    [image.pixels for image in ready],
-                    self._settings.request_timeout_s,
-                    f"{first}+{others}" if others else first,
-                )
-                return InferredBatch(logits, model.spec.id2label).images()
-
-            # Half a batch: Triton makes whole ones of two calls.
-            most = max(1, model.max_batch_size // 2)
-            packs = self._packs[model.contract_sha256] = PackedCalls(infer, most, _MAX_CALLS)
-        return packs
-
-
-def _read(incoming: IncomingRequest, settings: Settings) -> ClassificationRequest:
-    headers = incoming.headers
-    body = decode_content(incoming.body, headers.get("content-encoding"), settings.max_body_bytes)
-    return parse_request(body, headers.get("content-type", ""), incoming.query, settings.max_inputs)
+    async def _call_triton(
+        self, model: LoadedModel, images: Sequence[_DecodedImage]
+    ) -> list[InferredImage]:
+        first, others = images[0].request_id, len(images) - 1
+        logits = await self._inference.infer(
+            model,
+            [image.pixels for image in images],
+            self._settings.request_timeout_s,
+            f"{first}+{others}" if others else first,
+        )
+        return InferredBatch(logits, model.spec.id2label).images()
 
 
 def _rank(spec: ModelSpec, image: InferredImage, parameters: Parameters) -> list[Prediction]:

@@ -14,7 +14,7 @@ Endpoint = Callable[[Request[State]], Awaitable[Response]]
 
 
 def authorized(endpoint: Endpoint) -> Endpoint:
-    """The endpoint for those who may call it; see `check_token`."""
+    """The endpoint, for callers with a valid token alone; see `check_token`."""
 
     @wraps(endpoint)
     async def checked(request: Request[State]) -> Response:
@@ -25,7 +25,7 @@ def authorized(endpoint: Endpoint) -> Endpoint:
 
 
 def check_token(authorization: str | None, state: State) -> None:
-    """Refuse a caller without a valid token; without a file of tokens everyone may call.
+    """Refuse a caller without a valid token. Without a file of tokens every caller is served.
 
     Raises:
         Unauthorized: With the hosted API's texts.

@@ -7,13 +7,9 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from gateway.http.rendering import json_error, json_object
+from gateway.http.rendering import json_answer, json_error
+from gateway.http.table import RESPONSE_HEADERS
 
-_EXPOSED_HEADERS: Final = (
-    *("x-compute-type", "x-compute-time", "x-compute-images", "x-total-time", "x-queue-time"),
-    *("x-inference-time", "x-sha", "x-inference-id", "x-request-id", "retry-after"),
-    "x-error-message",
-)
 _PREFLIGHT_MAX_AGE_S: Final = 86_400
 
 
@@ -26,9 +22,9 @@ class Cors(CORSMiddleware):
             allow_origins=["*"],
             allow_methods=["*"],
             allow_headers=["*"],
-            # A page of the internet may call a gateway in the network of its reader.
+            # A page of the internet may call a gateway in its reader's private network.
             allow_private_network=True,
-            expose_headers=_EXPOSED_HEADERS,
+            expose_headers=[header.name for header in RESPONSE_HEADERS],
             max_age=_PREFLIGHT_MAX_AGE_S,
         )
 
@@ -39,7 +35,7 @@ class Cors(CORSMiddleware):
             name: value for name, value in plain.headers.items() if not name.startswith("content-")
         }
         if plain.status_code < 400:
-            return json_object({"ok": "ok"}, allowed)
+            return json_answer({"ok": "ok"}, allowed)
         reason = bytes(plain.body).decode()
         return json_error(
             f"{reason}; this API is called with GET and POST",

@@ -1,4 +1,4 @@
-"""What clients ask beside classification: which models there are, and whether they answer."""
+"""The endpoints beside classification: which models there are, and whether they are ready."""
 
 from typing import Any, Final
 
@@ -7,9 +7,9 @@ from starlette.responses import Response
 
 from gateway import __version__
 from gateway.errors import ModelNotFound, ModelNotReady
-from gateway.http.classify import TASK
-from gateway.http.rendering import json_object
+from gateway.http.rendering import json_answer
 from gateway.http.state import State
+from gateway.http.table import TASK
 from gateway.modelspec import ModelSpec
 
 _FRAMEWORK: Final = "transformers"
@@ -17,8 +17,8 @@ _HEALTHY: Final = {"status": "ok"}
 
 
 async def root(_: Request[State]) -> Response:
-    """`GET /`: somebody is here."""
-    return json_object({"ok": "ok"})
+    """`GET /`: the service answers."""
+    return json_answer({"ok": "ok"})
 
 
 async def health(request: Request[State]) -> Response:
@@ -35,7 +35,7 @@ async def health(request: Request[State]) -> Response:
         ready, what = await state["triton"].is_model_ready(model_id), f"Model {model_id}"
     if not ready:
         raise ModelNotReady(f"{what} is not ready")
-    return json_object(_HEALTHY)
+    return json_answer(_HEALTHY)
 
 
 async def model_health(request: Request[State]) -> Response:
@@ -43,7 +43,7 @@ async def model_health(request: Request[State]) -> Response:
     model_id = request.path_params["model_id"]
     if not await _is_ready(request, model_id):
         raise ModelNotReady(f"Model {model_id} is not ready")
-    return json_object(_HEALTHY)
+    return json_answer(_HEALTHY)
 
 
 async def info(request: Request[State]) -> Response:
@@ -54,13 +54,13 @@ async def info(request: Request[State]) -> Response:
         "default_model": request.state["settings"].default_model,
         "models": [_facts(m.spec) for m in await request.state["models"].all_ready()],
     }
-    return json_object(answer)
+    return json_answer(answer)
 
 
 async def model_info(request: Request[State]) -> Response:
     """`GET /models/{id}` and `…/info`: the facts of one model, which must be loaded."""
     model = await request.state["models"].get(request.path_params["model_id"])
-    return json_object({"version": __version__, "pipeline_tag": TASK} | _facts(model.spec))
+    return json_answer({"version": __version__, "pipeline_tag": TASK} | _facts(model.spec))
 
 
 def _facts(spec: ModelSpec) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def _facts(spec: ModelSpec) -> dict[str, Any]:
 
 async def models(request: Request[State]) -> Response:
     """`GET /models`: the facts of every loaded model."""
-    return json_object([_facts(m.spec) for m in await request.state["models"].all_ready()])
+    return json_answer([_facts(m.spec) for m in await request.state["models"].all_ready()])
 
 
 async def status(request: Request[State]) -> Response:
@@ -96,27 +96,27 @@ async def status(request: Request[State]) -> Response:
         "compute_type": {compute_type: {"count": 1}},
         "framework": _FRAMEWORK,
     }
-    return json_object(answer)
+    return json_answer(answer)
 
 
 async def framework(request: Request[State]) -> Response:
     """`GET /framework/{name}`: `list_deployed_models` of huggingface_hub."""
     if request.path_params["framework"] != _FRAMEWORK:
-        return json_object([])
+        return json_answer([])
     models = await request.state["models"].all_ready()
-    return json_object([{"model_id": m.spec.model_id, "task": TASK} for m in models])
+    return json_answer([{"model_id": m.spec.model_id, "task": TASK} for m in models])
 
 
 async def hub_model(request: Request[State]) -> Response:
-    """`GET /api/models/{id}`: who serves a model, for clients with `HF_ENDPOINT` set to us."""
+    """`GET /api/models/{id}`: for clients with `HF_ENDPOINT` set to the gateway."""
     model_id = request.path_params["model_id"]
-    return json_object(_hub_facts(model_id, is_ready=await _is_ready(request, model_id)))
+    return json_answer(_hub_facts(model_id, is_ready=await _is_ready(request, model_id)))
 
 
 async def hub_models(request: Request[State]) -> Response:
     """`GET /api/models`: every loaded model, as the hub lists models."""
     loaded = await request.state["models"].all_ready()
-    return json_object([_hub_facts(m.spec.model_id, is_ready=True) for m in loaded])
+    return json_answer([_hub_facts(m.spec.model_id, is_ready=True) for m in loaded])
 
 
 def _hub_facts(model_id: str, *, is_ready: bool) -> dict[str, Any]:

@@ -1,29 +1,31 @@
-"""What is noted of every request: an id, a line in the log, the series of HTTP.
-
-Every answer carries `x-request-id`, the caller's own or a new one; every request is one line,
-those of probes at level debug.
-"""
+"""What happens to every request: an id, a log line, metrics, a normal path, an answer to errors."""
 
 import logging
 import re
 from time import perf_counter
 from typing import Final
+from uuid import uuid4
 
+from starlette.routing import Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.http.paths import Target
+from gateway.http.rendering import error_answer
+from gateway.http.table import ROUTER_PREFIX
 from gateway.observability.logs import log
 from gateway.observability.metrics import Metrics
-from gateway.runtime.ids import new_id
 
-# Asked every few seconds by probes and Prometheus.
+# Requested every few seconds by probes and Prometheus.
 _ROUTINE_PATHS: Final = frozenset({"/health", "/metrics"})
 _SAFE_ID: Final = re.compile(rb"[A-Za-z0-9=;:._-]{1,128}")
+# The first header that a request has gives the id.
 _ID_HEADERS: Final = (b"x-request-id", b"x-amzn-trace-id")
 
 
-class Observed:
-    """ASGI middleware around everything else, so that even the last resort's answer is noted."""
+class RequestRecords:
+    """ASGI middleware: each request has an id, one log line, and is counted and timed.
+
+    The answer carries the id as `x-request-id`. Routine requests are logged at level debug.
+    """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
@@ -34,9 +36,8 @@ class Observed:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = _request_id(scope)
-        scope["request_id"] = request_id
-        header = (b"x-request-id", request_id.encode())
+        scope["request_id"] = _request_id(scope)
+        header = (b"x-request-id", scope["request_id"].encode())
         start = perf_counter()
         code = 500
 
@@ -52,19 +53,23 @@ class Observed:
             await self._app(scope, receive, send_with_id)
         finally:
             self._metrics.inflight.dec()
-            seconds = perf_counter() - start
-            self._metrics.observe_request(_template(scope), code, seconds)
-            is_routine = scope["path"] in _ROUTINE_PATHS and code < 400
-            # `%r`: a path may hold line breaks, and a log line must stay one line.
-            log.log(
-                logging.DEBUG if is_routine else logging.INFO,
-                "%s %r %d %.1f ms request_id=%s",
-                scope["method"],
-                scope["path"],
-                code,
-                seconds * 1000,
-                request_id,
-            )
+            self._record(scope, code, perf_counter() - start)
+
+    def _record(self, scope: Scope, code: int, seconds: float) -> None:
+        route = _route_template(scope)
+        self._metrics.requests.labels(route, code).inc()
+        self._metrics.request_seconds.labels(route).observe(seconds)
+        is_routine = scope["path"] in _ROUTINE_PATHS and code < 400
+        # `%r`: a path may hold line breaks, and a log line must stay one line.
+        log.log(
+            logging.DEBUG if is_routine else logging.INFO,
+            "%s %r %d %.1f ms request_id=%s",
+            scope["method"],
+            scope["path"],
+            code,
+            seconds * 1000,
+            scope["request_id"],
+        )
 
 
 def _request_id(scope: Scope) -> str:
@@ -74,13 +79,65 @@ def _request_id(scope: Scope) -> str:
         if value and _SAFE_ID.fullmatch(value):
             text: str = value.decode()
             return text
-    return new_id()
+    return uuid4().hex
 
 
-def _template(scope: Scope) -> str:
-    """The path as declared, with names in the place of what varies; `unmatched` for any other."""
-    target: Target | None = scope.get("target")
-    if target is not None:
-        return target.template
+def _route_template(scope: Scope) -> str:
+    """The endpoint's path in the table; `unmatched` for paths that no endpoint has."""
     path: str = getattr(scope.get("route"), "path", None) or "unmatched"
     return path.replace(":path}", "}")
+
+
+class NormalPaths:
+    """ASGI middleware: removes the prefix of Hugging Face's router, and slashes at a path's end.
+
+    No redirect, as a client that follows one may lose the body.
+    """
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass one connection on; see the class."""
+        if scope["type"] == "http":
+            scope["path"] = normal_path(scope["path"])
+            # With an `app` the router raises its errors, instead of answering in plain text.
+            scope["app"] = self._router
+        await self._router(scope, receive, send)
+
+
+def normal_path(path: str) -> str:
+    """The path of the table for the path of a URL."""
+    if path == ROUTER_PREFIX or path.startswith(f"{ROUTER_PREFIX}/"):
+        path = path.removeprefix(ROUTER_PREFIX)
+    return path.rstrip("/") or "/"
+
+
+class ErrorAnswers:
+    """ASGI middleware: an error that a request ends in becomes its answer."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass one connection on; see the class."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        is_started = False
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal is_started
+            is_started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_and_note)
+        # Any error: the caller gets an answer, and the log the whole error.
+        except Exception as exc:
+            answer = error_answer(exc, scope, self._metrics)
+            if is_started:
+                # Half an answer cannot be replaced; the server closes the connection.
+                raise
+            await answer(scope, receive, send)

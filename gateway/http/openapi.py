@@ -1,6 +1,7 @@
 """The description of the HTTP surface, at `/openapi.json`, and its page at `/docs`."""
 
 import inspect
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -12,8 +13,14 @@ from starlette.responses import FileResponse, Response
 
 from gateway import __version__, errors
 from gateway.errors import GatewayError
-from gateway.http.rendering import json_response
 from gateway.http.state import State
+from gateway.http.table import (
+    ENDPOINTS,
+    REQUEST_HEADERS,
+    RESPONSE_HEADERS,
+    ROUTER_PREFIX,
+    Endpoint,
+)
 
 Json = dict[str, Any]
 
@@ -114,16 +121,7 @@ _BODY: Final[Json] = {
 }
 
 
-def _flag(name: str, default: str, description: str) -> Json:
-    return {
-        "name": name,
-        "in": "header",
-        "description": description,
-        "schema": {"type": "string", "default": default},
-    }
-
-
-_CLASSIFY_PARAMETERS: Final[list[Json]] = [
+_QUERY_PARAMETERS: Final[list[Json]] = [
     {
         "name": "top_k",
         "in": "query",
@@ -135,66 +133,32 @@ _CLASSIFY_PARAMETERS: Final[list[Json]] = [
         "in": "query",
         "schema": {"type": "string", "enum": ["sigmoid", "softmax", "none"]},
     },
-    _flag("x-use-cache", "true", "`false`: do not answer from the cache."),
-    _flag("x-wait-for-model", "false", "`true`: hold the request until the model is loaded."),
-    _flag("x-load-model", "true", "`0`: do not load a model that is not loaded."),
 ]
-# Overrides the security of the whole document: no token is asked for.
-_OPEN: Final[Json] = {"security": []}
-_RESPONSE_HEADERS: Final[Json] = {
-    name: {"description": description, "schema": {"type": "string"}}
-    for name, description in {
-        "x-compute-type": "`cpu`, `gpu`, or `cache` if nothing was inferred.",
-        "x-compute-time": "Seconds, three decimals.",
-        "x-queue-time": "Milliseconds before the work began.",
-        "x-inference-time": "Milliseconds in Triton.",
-        "x-total-time": "Milliseconds from the request's headers to the answer.",
-        "x-sha": "Commit of the checkpoint, or the first 40 digits of its SHA-256.",
-        "x-request-id": "The caller's `x-request-id` or `x-amzn-trace-id`, or a new one.",
-    }.items()
+# OpenAPI has other places for these: security, and the server's own decoding.
+_UNDESCRIBED: Final = frozenset({"authorization", "content-encoding"})
+_SUCCESS: Final[dict[str, Json]] = {
+    "predictions": {"anyOf": [_PREDICTIONS, {"type": "array", "items": _PREDICTIONS}]},
+    "object": {"type": "object"},
+    "array": {"type": "array"},
 }
 
 
 @cache
 def _document() -> bytes:
-    classify_paths = {
-        "/models/{model_id}": ["model_id"],
-        "/hf-inference/models/{model_id}": ["model_id"],
-        "/pipeline/{task}/{model_id}": ["task", "model_id"],
-        "/models/{model_id}/pipeline/{task}": ["model_id", "task"],
-        "/": [],
-    }
-    paths: Json = {path: {"post": _classify(names)} for path, names in classify_paths.items()}
-    paths["/"]["get"] = _get("Somebody is here", []) | _OPEN
-    for path in ("/models/{model_id}", "/hf-inference/models/{model_id}"):
-        paths[path]["get"] = _get("Facts of a loaded model", ["model_id"])
-    for path, summary, names in (
-        ("/models/{model_id}/info", "Facts of a loaded model", ["model_id"]),
-        ("/info", "The version and the loaded models", []),
-        ("/status/{model_id}", "State of a model, as huggingface_hub asks it", ["model_id"]),
-    ):
-        paths[path] = {"get": _get(summary, names)}
-    for path, summary, names in (
-        ("/models/{model_id}/health", "Whether a model is loaded", ["model_id"]),
-        ("/health", "Whether the default model is loaded", []),
-        ("/api/models/{model_id}", "Who serves a model, as the hub says it", ["model_id"]),
-    ):
-        paths[path] = {"get": _get(summary, names) | _OPEN}
-    for path, summary in (
-        ("/models", "Facts of the loaded models"),
-        ("/api/models", "The loaded models, as the hub lists models"),
-    ):
-        paths[path] = {"get": _get(summary, [], answer="array")}
-    paths["/framework/{framework}"] = {
-        "get": _get("Loaded models of a framework", ["framework"], answer="array")
-    }
+    paths: dict[str, Json] = {}
+    for endpoint in ENDPOINTS:
+        if endpoint.answer == "other":
+            continue
+        for path in _described_paths(endpoint):
+            paths.setdefault(path, {})[endpoint.method.lower()] = _operation(endpoint)
     document = {
         "openapi": "3.0.3",
         "info": {
             "title": "Vitriton",
             "version": __version__,
             "description": "Image classification with the wire format of Hugging Face's Inference"
-            " API. The `/` in a model id is sent as it is; trailing slashes do no harm.",
+            " API. The `/` in a model id is sent as it is; trailing slashes do no harm. Every path"
+            f" may have `{ROUTER_PREFIX}` before it.",
             "license": {"name": "Apache-2.0"},
         },
         "paths": paths,
@@ -207,39 +171,61 @@ def _document() -> bytes:
     return orjson.dumps(document)
 
 
-def _classify(path_parameters: list[str]) -> Json:
-    return {
-        "summary": "Classify an image",
-        "parameters": [*map(_in_path, path_parameters), *_CLASSIFY_PARAMETERS],
-        "requestBody": _BODY,
+def _described_paths(endpoint: Endpoint) -> tuple[str, ...]:
+    """The endpoint's path; the model's own URL also as Hugging Face's router has it."""
+    if endpoint.path == "/models/{model_id}":
+        return endpoint.path, f"{ROUTER_PREFIX}{endpoint.path}"
+    return (endpoint.path,)
+
+
+def _operation(endpoint: Endpoint) -> Json:
+    is_classification = endpoint.answer == "predictions"
+    schema = _SUCCESS[endpoint.answer]
+    where = {"all", "classification"} if is_classification else {"all"}
+    operation: Json = {
+        "summary": endpoint.summary,
+        "parameters": [
+            {"name": name, "in": "path", "required": True, "schema": _NAME}
+            for name in re.findall(r"{(\w+)}", endpoint.path)
+        ],
         "responses": {
             "200": {
-                "description": "Labels and scores, best first; for a list, one such list an image.",
-                "headers": _RESPONSE_HEADERS,
-                "content": {
-                    "application/json": {
-                        "schema": {
-                            "anyOf": [_PREDICTIONS, {"type": "array", "items": _PREDICTIONS}]
-                        }
-                    }
-                },
+                "description": endpoint.summary,
+                "headers": _response_headers(where),
+                "content": {"application/json": {"schema": schema}},
             }
         }
         | _error_responses(),
     }
+    if is_classification:
+        operation["parameters"] += [*_QUERY_PARAMETERS, *_header_parameters()]
+        operation["requestBody"] = _BODY
+    if endpoint.is_open:
+        # Overrides the security of the whole document: no token is asked for.
+        operation["security"] = []
+    return operation
 
 
-def _get(summary: str, path_parameters: list[str], answer: str = "object") -> Json:
-    content = {"application/json": {"schema": {"type": answer}}}
+def _header_parameters() -> list[Json]:
+    return [
+        {
+            "name": header.name,
+            "in": "header",
+            "description": header.meaning,
+            "schema": {"type": "string"}
+            | ({} if header.default is None else {"default": header.default}),
+        }
+        for header in REQUEST_HEADERS
+        if header.name not in _UNDESCRIBED
+    ]
+
+
+def _response_headers(where: set[str]) -> Json:
     return {
-        "summary": summary,
-        "parameters": [*map(_in_path, path_parameters)],
-        "responses": {"200": {"description": summary, "content": content}} | _error_responses(),
+        header.name: {"description": header.meaning, "schema": {"type": "string"}}
+        for header in RESPONSE_HEADERS
+        if header.where in where
     }
-
-
-def _in_path(name: str) -> Json:
-    return {"name": name, "in": "path", "required": True, "schema": _NAME}
 
 
 @cache
@@ -254,15 +240,16 @@ def _error_responses() -> Json:
     for cls in sorted(classes, key=lambda c: c.error_type):
         described.setdefault(str(cls.status), []).append(f"`{cls.error_type}`: {cls.__doc__}")
     content = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    headers = _response_headers({"all", "error"})
     return {
-        status: {"description": "\n".join(lines), "content": content}
+        status: {"description": "\n".join(lines), "headers": headers, "content": content}
         for status, lines in sorted(described.items())
     }
 
 
 async def openapi(_: Request[State]) -> Response:
     """`GET /openapi.json`."""
-    return json_response(_document())
+    return Response(_document(), media_type="application/json")
 
 
 async def docs(_: Request[State]) -> Response:

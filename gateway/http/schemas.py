@@ -1,71 +1,49 @@
 """Hugging Face's wire format for `image-classification`: parse a body, render an answer.
 
-Pure. What counts as an image is told by the bytes: clients send wrong and missing content types.
+Pure. The bytes decide what an image is: clients send wrong and missing content types.
 """
 
 import base64
 import binascii
-import re
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
-from typing import Any, Final, NamedTuple, cast, get_args
+from typing import Final
 
 import orjson
 
-from gateway.classification.postprocess import Activation, Prediction
-from gateway.errors import InvalidImage, InvalidParameters, MalformedRequest
+from gateway.classification.postprocess import Prediction
+from gateway.errors import InvalidImage, MalformedRequest
 from gateway.http.forms import FormPart, is_form, parse_form
 from gateway.http.mistakes import describe_mistake
-from gateway.imaging.images import has_image_signature
+from gateway.http.parameters import (
+    OPTION_HEADERS,
+    PARAMETER_NAMES,
+    json_type,
+    parse_options,
+    parse_parameters,
+    parse_text_parameters,
+)
+from gateway.imaging.formats import has_image_signature
+from gateway.request import ClassificationRequest, Options, Parameters
 
-DEFAULT_TOP_K: Final = 5
-
-_PARAMETERS: Final = frozenset({"function_to_apply", "top_k"})
 # A text field of a form with one of these names holds the image as base64.
 _IMAGE_FIELDS: Final = frozenset({"inputs", "image", "file"})
-_TEXT_FIELDS: Final = _PARAMETERS | {"parameters", "options"}
+_TEXT_FIELDS: Final = PARAMETER_NAMES | {"parameters", "options"}
 
 _URL_SAFE: Final = bytes.maketrans(b"-_", b"+/")
 _WHITE_SPACE: Final = b" \t\r\n\v\f"
 _ECHO_CHARS: Final = 80
-# What JSON calls a number (RFC 8259 §6), as far as it can be a number of labels.
-_NUMBER: Final = re.compile(r"\d{1,9}(\.\d{1,9})?([eE][+-]?\d{1,2})?", re.ASCII)
-
-
-class Parameters(NamedTuple):
-    """What the caller may choose."""
-
-    function_to_apply: Activation | None = None
-    """None: the model's own default."""
-    top_k: int = DEFAULT_TOP_K
-    """Number of labels, at least 1; more than the model has means all."""
-
-
-_DEFAULT_PARAMETERS: Final = Parameters()
-_NO_OPTIONS: Final[Mapping[str, object]] = MappingProxyType({})
-
-
-class ClassificationRequest(NamedTuple):
-    """Images, still encoded, and what is asked of them."""
-
-    images: tuple[bytes, ...]
-    parameters: Parameters
-    options: Mapping[str, object] = _NO_OPTIONS
-    """The body's `options`, for `gateway.options`."""
-    is_list: bool = False
-    """Whether `inputs` was a list; then so is the answer, one element an image."""
 
 
 def parse_request(
-    body: bytes, content_type: str, query: Mapping[str, str], max_inputs: int
+    body: bytes, headers: Mapping[str, str], query: Mapping[str, str], max_inputs: int
 ) -> ClassificationRequest:
-    """Take a raw image, a JSON object with base64 `inputs`, a form, or bare base64 text.
+    """Parse a raw image, a JSON object with base64 `inputs`, a form, or bare base64 text.
 
     Parameters in the body win over the query string as a whole.
 
     Args:
-        body: All of it.
-        content_type: Only `multipart/form-data` is believed.
+        body: The whole body, its content coding removed.
+        headers: By lower-case name. Of the content types only `multipart/form-data` is believed.
         query: The URL's parameters.
         max_inputs: Largest number of images in a list.
 
@@ -76,17 +54,28 @@ def parse_request(
     """
     if not body:
         raise InvalidImage("cannot identify image file: the request body is empty")
+    content_type = headers.get("content-type", "")
     if has_image_signature(body):
-        return ClassificationRequest((body,), _parse_texts(query))
+        return ClassificationRequest((body,), _query_parameters(query), _options(headers))
     if is_form(content_type):
-        return _parse_form(body, content_type, query)
+        return _parse_form(body, headers, query)
     text = _text_of(body)
     mistake = describe_mistake(text)
     if mistake is not None:
         raise MalformedRequest(mistake)
     if text.startswith(b"{"):
-        return _parse_json(text, query, max_inputs)
-    return ClassificationRequest((_image_of(body),), _parse_texts(query))
+        return _parse_json(text, headers, query, max_inputs)
+    return ClassificationRequest((_image_of(body),), _query_parameters(query), _options(headers))
+
+
+def _query_parameters(query: Mapping[str, str]) -> Parameters:
+    return parse_text_parameters(query) if query else Parameters()
+
+
+def _options(headers: Mapping[str, str], body_options: object = None) -> Options:
+    if not body_options and OPTION_HEADERS.keys().isdisjoint(headers):
+        return Options()
+    return parse_options(headers, body_options if isinstance(body_options, dict) else {})
 
 
 def _text_of(content: bytes) -> bytes:
@@ -101,11 +90,13 @@ def _image_of(content: bytes) -> bytes:
     try:
         return decode_base64(_text_of(content)) or content
     except InvalidImage:
-        # Pillow knows more formats than there are signatures, so Pillow decides.
+        # Pillow knows formats that have no signature here, so Pillow decides.
         return content
 
 
-def _parse_json(text: bytes, query: Mapping[str, str], max_inputs: int) -> ClassificationRequest:
+def _parse_json(
+    text: bytes, headers: Mapping[str, str], query: Mapping[str, str], max_inputs: int
+) -> ClassificationRequest:
     try:
         document = orjson.loads(text)
     except orjson.JSONDecodeError as exc:
@@ -118,11 +109,9 @@ def _parse_json(text: bytes, query: Mapping[str, str], max_inputs: int) -> Class
     if "parameters" in document:
         parameters = parse_parameters(document["parameters"])
     else:
-        parameters = _parse_texts(query)
-    options = document.get("options")
-    return ClassificationRequest(
-        images, parameters, options if isinstance(options, dict) else {}, is_list
-    )
+        parameters = _query_parameters(query)
+    options = _options(headers, document.get("options"))
+    return ClassificationRequest(images, parameters, options, is_list)
 
 
 def _decode_inputs(inputs: list[object], max_inputs: int) -> tuple[bytes, ...]:
@@ -136,21 +125,23 @@ def _decode_inputs(inputs: list[object], max_inputs: int) -> tuple[bytes, ...]:
         if not isinstance(image, str):
             raise MalformedRequest(
                 f"`inputs` must be a string, the base64 of an image, or a list of such strings,"
-                f" not {_json_type(image)}"
+                f" not {json_type(image)}"
             )
         # A lone surrogate is valid in JSON and not in UTF-8; it is not base64 either way.
         images.append(decode_base64(image.encode("utf-8", "replace")))
     return tuple(images)
 
 
-def _parse_form(body: bytes, content_type: str, query: Mapping[str, str]) -> ClassificationRequest:
+def _parse_form(
+    body: bytes, headers: Mapping[str, str], query: Mapping[str, str]
+) -> ClassificationRequest:
     """The one image of a form; its other fields are parameters and options.
 
-    Blank parts are left out: browsers send one for a file that nobody chose. `parameters` and
-    `options` are JSON objects, as in a JSON body. `top_k` and `function_to_apply` may be fields of
-    their own.
+    Blank parts are left out: browsers send one for a file input that was left empty. `parameters`
+    and `options` are JSON objects, as in a JSON body. `top_k` and `function_to_apply` may be fields
+    of their own.
     """
-    parts = [part for part in parse_form(body, content_type) if part.content.strip()]
+    parts = [part for part in parse_form(body, headers["content-type"]) if part.content.strip()]
     images = [_image_of_part(part) for part in parts if _holds_image(part)]
     texts = {
         part.name: part.content.decode("utf-8", "replace")
@@ -171,15 +162,15 @@ def _parse_form(body: bytes, content_type: str, query: Mapping[str, str]) -> Cla
     if parameters is not None:
         chosen = parse_parameters(parameters)
     else:
-        chosen = _parse_texts(texts if texts.keys() & _PARAMETERS else query)
-    return ClassificationRequest((images[0],), chosen, options or {})
+        chosen = _query_parameters(texts if texts.keys() & PARAMETER_NAMES else query)
+    return ClassificationRequest((images[0],), chosen, _options(headers, options))
 
 
 def _holds_image(part: FormPart) -> bool:
     """Whether a part is the image; `filename` is optional in a form (RFC 7578 §4.2).
 
-    Fields of ours are none, though libraries give them filenames: `requests`, `FormData` with a
-    `Blob`.
+    Our own text fields are not images, though some libraries give them filenames: `requests`, and
+    `FormData` with a `Blob`.
     """
     if part.name in _TEXT_FIELDS or part.content_type == "application/json":
         return False
@@ -219,7 +210,7 @@ def _parse_json_field(texts: Mapping[str, str], name: str) -> dict[str, object] 
         raise MalformedRequest(f"The form's field `{name}` is not valid JSON: {exc}") from exc
     if value is not None and not isinstance(value, dict):
         raise MalformedRequest(
-            f"The form's field `{name}` must be a JSON object, not {_json_type(value)}"
+            f"The form's field `{name}` must be a JSON object, not {json_type(value)}"
         )
     return value
 
@@ -245,74 +236,9 @@ def decode_base64(text: bytes) -> bytes:
         ) from exc
 
 
-def parse_parameters(parameters: object) -> Parameters:
-    """Check the `parameters` of a body; null means none.
-
-    Raises:
-        InvalidParameters: See `parse_request`.
-    """
-    if parameters is None:
-        return Parameters()
-    if not isinstance(parameters, dict):
-        raise InvalidParameters(f"`parameters` must be an object, not {_json_type(parameters)}")
-    given = cast(dict[str, Any], parameters)
-    unknown = given.keys() - _PARAMETERS
-    if unknown:
-        first = sorted(unknown)[0][:_ECHO_CHARS]
-        raise InvalidParameters(
-            f"unexpected parameter {first!r}; the task image-classification takes"
-            " function_to_apply and top_k"
-        )
-    return Parameters(
-        _parse_activation(given.get("function_to_apply")), _parse_top_k(given.get("top_k"))
-    )
-
-
-def _parse_texts(query: Mapping[str, str]) -> Parameters:
-    if not query:
-        return _DEFAULT_PARAMETERS
-    # Keys of other makers (cache busters, tracing) are nobody's mistake in a URL.
-    given: dict[str, object] = {}
-    for key in _PARAMETERS:
-        value = query.get(key, "").strip()
-        # A blank field of a form means nothing.
-        if value:
-            is_number = key == "top_k" and _NUMBER.fullmatch(value)
-            given[key] = float(value) if is_number else value
-    return parse_parameters(given)
-
-
-def _parse_activation(value: object) -> Activation | None:
-    if value is None:
-        return None
-    known = get_args(Activation)
-    if isinstance(value, str) and value.lower() in known:
-        return cast(Activation, value.lower())
-    raise InvalidParameters(
-        f"{str(value)[:_ECHO_CHARS]} is not a valid ClassificationFunction, please select one of"
-        f" {list(known)}"
-    )
-
-
-def _parse_top_k(value: object) -> int:
-    if value is None:
-        return DEFAULT_TOP_K
-    # To JSON Schema 3.0 and 1e3 are integers; to Python True is one.
-    if isinstance(value, int | float) and value is not True and value >= 1 and value == value // 1:
-        return int(value)
-    raise InvalidParameters(
-        f"top_k must be an integer of at least 1, got {str(value)[:_ECHO_CHARS]!r}"
-    )
-
-
 def _excerpt(text: bytes) -> str:
     shown = text[:_ECHO_CHARS].decode("utf-8", "replace")
     return repr(shown) + ("…" if len(text) > _ECHO_CHARS else "")
-
-
-def _json_type(value: object) -> str:
-    names = {dict: "an object", list: "a list", bool: "a boolean", str: "a string"}
-    return names.get(type(value), "null" if value is None else "a number")
 
 
 def render_predictions(
@@ -320,8 +246,3 @@ def render_predictions(
 ) -> bytes:
     """The JSON array of the answer, scores in full double precision."""
     return orjson.dumps(predictions)
-
-
-def render_error(message: str, error_type: str, extra: Mapping[str, float]) -> bytes:
-    """The JSON object of every answer that is not 2xx."""
-    return orjson.dumps({"error": message, "error_type": error_type, **extra})

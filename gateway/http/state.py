@@ -1,10 +1,10 @@
 """What lives as long as the process; built in the lifespan of `gateway.app`."""
 
+from concurrent.futures import Executor
 from typing import TypedDict
 
 from gateway.auth.tokens import TokensFile
 from gateway.classification.classifier import ImageClassifier
-from gateway.deadlines import Deadlines
 from gateway.models.directory import ModelDirectory
 from gateway.observability.metrics import Metrics
 from gateway.settings import Settings
@@ -18,6 +18,7 @@ class State(TypedDict):
     triton: TritonClient
     models: ModelDirectory
     classifier: ImageClassifier
-    deadlines: Deadlines
+    parsing_thread: Executor
+    """For bodies whose parsing would block the event loop."""
     metrics: Metrics
     tokens: TokensFile | None

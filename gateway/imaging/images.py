@@ -1,8 +1,8 @@
-"""Turn image bytes into the uint8 pixels that a model takes.
+"""Turn image files into the uint8 pixels that a model takes.
 
 Pure CPU, no I/O. The result has shape `(height, width, channels)`, is upright and contiguous.
-In every image mode, `file_checks` and Pillow decide what is refused, and EXIF as Pillow reads it
-turns the picture.
+In every image mode `formats` and Pillow decide which files are refused, and Pillow reads the EXIF
+orientation.
 """
 
 import io
@@ -12,13 +12,19 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from gateway.errors import DAMAGED, InvalidImage
-from gateway.imaging.fast_pixels import DecodeMode, fast_fit, shrink_on_decoding
 from gateway.imaging.foreign_files import foreign_kind
 from gateway.imaging.formats import CheckedFile, check_file, has_image_signature
-from gateway.imaging.pixels import Pixels, fit, resized
+from gateway.imaging.pixels import (
+    FitPlan,
+    fit_fast,
+    fit_with_pillow,
+    plan_fit,
+    shrink_on_decoding,
+    upright_size,
+)
 from gateway.modelspec import Preprocessing
-
-__all__ = ["FORMATS", "decode", "has_image_signature"]
+from gateway.settings import DecodeMode
+from gateway.tensors import Pixels
 
 # An allow-list: Pillow also opens EPS, PSD, FITS and others that only add attack surface; ICO
 # decodes a whole embedded image before its size is known, QOI is decoded in Python. OpenJPEG 2.5.4,
@@ -51,15 +57,15 @@ def decode(
     decoded = _decode(check_file(data, max_image_pixels), preprocessing, max_image_pixels, mode)
     if mode == "reference":
         image = decoded.image.convert(preprocessing.color)
-        return np.ascontiguousarray(fit(image, preprocessing))
-    return fast_fit(decoded.image, decoded.stored_size, preprocessing, decoded.orientation)
+        return np.ascontiguousarray(fit_with_pillow(image, decoded.plan, preprocessing))
+    return fit_fast(decoded.image, decoded.plan, preprocessing, decoded.orientation)
 
 
 class _Decoded(NamedTuple):
     image: Image.Image
-    """In RGB, by way of which transformers' pipeline goes also where it takes grey."""
-    stored_size: tuple[int, int]
-    """Width and height of the whole image, as stored; `image` may be scaled down."""
+    """In RGB, by way of which transformers' pipeline goes also where the model takes grey."""
+    plan: FitPlan
+    """For the whole image, upright; `image` may be scaled down."""
     orientation: int
     """How to turn `image`, EXIF's 1 to 8."""
 
@@ -67,23 +73,27 @@ class _Decoded(NamedTuple):
 def _decode(
     file: CheckedFile, preprocessing: Preprocessing, max_image_pixels: int, mode: DecodeMode
 ) -> _Decoded:
-    """Decode with Pillow, and turn the image in mode `reference` alone."""
+    """Decode with Pillow. Only mode `reference` returns the image upright."""
     try:
         with Image.open(io.BytesIO(file.data), formats=FORMATS) as image:
             _check_codec(image, max_image_pixels)
-            size = image.size
-            _check_size(size, preprocessing, max_image_pixels)
+            _check_size(image.size, preprocessing.shortest_edge, max_image_pixels)
             if file.jpeg is not None:
                 # All at once: an arithmetic decoder cannot wait for more.
                 image.decodermaxblock = len(file.data)
             if mode == "reference":
-                return _Decoded(ImageOps.exif_transpose(image).convert("RGB"), size, 1)
-            if mode == "scaled" and file.jpeg is not None and file.jpeg.is_scalable:
-                shrink_on_decoding(image, preprocessing)
-            image.load()
+                upright = ImageOps.exif_transpose(image).convert("RGB")
+                return _Decoded(upright, plan_fit(*upright.size, preprocessing), 1)
+            if file.jpeg is None:
+                # A PNG may have its orientation behind the pixels.
+                image.load()
             orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+            plan = plan_fit(*upright_size(image.size, orientation), preprocessing)
+            if mode == "scaled" and file.jpeg is not None and file.jpeg.is_scalable:
+                shrink_on_decoding(image, plan, orientation)
+            image.load()
             rgb = image if image.mode == "RGB" else image.convert("RGB")
-            return _Decoded(rgb, size, orientation)
+            return _Decoded(rgb, plan, orientation)
     except InvalidImage:
         raise
     except Image.DecompressionBombError as exc:
@@ -127,15 +137,15 @@ def _check_codec(image: Image.Image, max_image_pixels: int) -> None:
         )
 
 
-def _check_size(size: tuple[int, int], preprocessing: Preprocessing, max_image_pixels: int) -> None:
+def _check_size(size: tuple[int, int], shortest_edge: int | None, max_image_pixels: int) -> None:
     """Refuse an image that is too large as it is, or once its shorter side is enlarged."""
     _refuse_above(max_image_pixels, *size, "")
-    edge = preprocessing.shortest_edge
-    enlarged = resized(*size, preprocessing)
-    if edge is not None and enlarged is not None:
+    if shortest_edge is not None:
+        factor = shortest_edge / min(size)
         # A limit below the model's own size is still no reason to refuse ordinary shapes.
-        limit = max(max_image_pixels, _ORDINARY_ASPECT_RATIO * edge * edge)
-        _refuse_above(limit, *enlarged, " once resized for the model")
+        limit = max(max_image_pixels, _ORDINARY_ASPECT_RATIO * shortest_edge * shortest_edge)
+        width, height = (int(edge * factor) for edge in size)
+        _refuse_above(limit, width, height, " once resized for the model")
 
 
 def _refuse_above(limit: int, width: int, height: int, when: str) -> None:

@@ -1,18 +1,21 @@
-"""Resize and crop an upright image as the contract says; the exporter proves its models with this.
+"""Resize, crop and turn a decoded image into the pixels that a model takes.
 
-Pure. `fit` is image mode `reference`: Pillow throughout, so bit-equal to transformers' PIL
-processors. What the other modes must do alike, sizes and the place of the crop, is here too.
+Pure. `fit` is image mode `reference`: Pillow throughout, bit-equal to transformers' PIL processors.
+The exporter verifies its models with `fit`. `fit_fast` serves the modes `fast` and `scaled`: the
+kernels are Pillow's, computed by fast_image_resize with SIMD in Pillow's memory. The differences
+are in docs/image-modes.md, the choice in docs/decisions/0005-decoder-and-resizer.md and
+0014-pillow-decodes-jpeg.md.
 """
 
+import threading
 from typing import Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
+from cykooz_resizer import FilterType, ResizeAlg, ResizeOptions, Resizer
 from PIL import Image
 
 from gateway.modelspec import CropRounding, Preprocessing, Resample, Size
-
-Pixels = npt.NDArray[np.uint8]
+from gateway.tensors import Pixels
 
 _FILTERS: Final[dict[Resample, Image.Resampling]] = {
     "nearest": Image.Resampling.NEAREST,
@@ -22,6 +25,25 @@ _FILTERS: Final[dict[Resample, Image.Resampling]] = {
     "box": Image.Resampling.BOX,
     "hamming": Image.Resampling.HAMMING,
 }
+# Filters whose kernel fast_image_resize has too. Pillow's bicubic is Catmull-Rom.
+_FAST_FILTERS: Final[dict[Resample, FilterType]] = {
+    "bilinear": FilterType.bilinear,
+    "bicubic": FilterType.catmull_rom,
+}
+_FAST_OPTIONS: Final = {
+    name: ResizeOptions(resize_alg=ResizeAlg.convolution(kernel), use_alpha=False)
+    for name, kernel in _FAST_FILTERS.items()
+}
+_NEGATIVE_LOBES: Final[frozenset[Resample]] = frozenset({"bicubic"})
+# A scaled decode leaves at least twice the size wanted, which is enough for a resize without
+# visible loss.
+_SCALED_MARGIN: Final = 2
+# The decoder scales by eighths. The scales left out shift the chroma of most files.
+_DIVISORS: Final = (8, 4, 2)
+# EXIF orientations that exchange width and height.
+_SWAPPING: Final = frozenset({5, 6, 7, 8})
+# A resizer keeps buffers and must not be shared between threads.
+_thread = threading.local()
 
 
 class Box(NamedTuple):
@@ -33,27 +55,32 @@ class Box(NamedTuple):
     bottom: int
 
 
-def fit(image: Image.Image, preprocessing: Preprocessing) -> Pixels:
-    """Pixels of `image`, which is in the colour mode asked for: `(height, width, channels)`."""
-    first = first_crop_box(image.width, image.height, preprocessing)
-    if first is not None:
-        image = image.crop(first)
-    size = resized(image.width, image.height, preprocessing)
-    if size is not None:
-        image = image.resize(size, _FILTERS[preprocessing.resample])
-    box = crop_box(image.width, image.height, preprocessing)
-    if box is not None:
-        image = image.crop(box)
-    return with_channels(np.asarray(image))
+class FitPlan(NamedTuple):
+    """What happens to an upright image of one size, in this order. None leaves a step out."""
+
+    first_crop: Box | None
+    resize: tuple[int, int] | None
+    """Width and height."""
+    crop: Box | None
 
 
-def with_channels(pixels: Pixels) -> Pixels:
-    """The same pixels with an axis of channels, which grey ones may lack."""
-    return pixels[..., np.newaxis] if pixels.ndim == 2 else pixels
+def plan_fit(width: int, height: int, preprocessing: Preprocessing) -> FitPlan:
+    """The plan for an upright image of `width` × `height` pixels."""
+    first_crop = _first_crop(width, height, preprocessing)
+    if first_crop is not None:
+        width, height = first_crop.right - first_crop.left, first_crop.bottom - first_crop.top
+    resize = _resized(width, height, preprocessing)
+    if resize is not None:
+        width, height = resize
+    crop = preprocessing.center_crop
+    return FitPlan(
+        first_crop,
+        resize,
+        None if crop is None else _middle(width, height, crop, preprocessing.center_crop_rounding),
+    )
 
 
-def first_crop_box(width: int, height: int, preprocessing: Preprocessing) -> Box | None:
-    """What is cut out of an upright image before it is resized; none where it is taken whole."""
+def _first_crop(width: int, height: int, preprocessing: Preprocessing) -> Box | None:
     shares, shorter = preprocessing.first_crop, min(width, height)
     if shares is None:
         return None
@@ -61,14 +88,6 @@ def first_crop_box(width: int, height: int, preprocessing: Preprocessing) -> Box
         height=max(1, int(shares.height * shorter)), width=max(1, int(shares.width * shorter))
     )
     return _middle(width, height, crop, "floor")
-
-
-def crop_box(width: int, height: int, preprocessing: Preprocessing) -> Box | None:
-    """What is cut out of a resized image; none where it is taken whole."""
-    crop = preprocessing.center_crop
-    if crop is None:
-        return None
-    return _middle(width, height, crop, preprocessing.center_crop_rounding)
 
 
 def _middle(width: int, height: int, crop: Size, rounding: CropRounding) -> Box:
@@ -81,8 +100,7 @@ def _offset(difference: int, rounding: CropRounding) -> int:
     return difference // 2 if rounding == "floor" else round(difference / 2)
 
 
-def resized(width: int, height: int, preprocessing: Preprocessing) -> tuple[int, int] | None:
-    """Width and height after resizing; none where there is no resizing."""
+def _resized(width: int, height: int, preprocessing: Preprocessing) -> tuple[int, int] | None:
     if preprocessing.resize is not None:
         return preprocessing.resize.width, preprocessing.resize.height
     edge = preprocessing.shortest_edge
@@ -91,3 +109,140 @@ def resized(width: int, height: int, preprocessing: Preprocessing) -> tuple[int,
     if width <= height:
         return edge, int(edge * height / width)
     return int(edge * width / height), edge
+
+
+def fit(image: Image.Image, preprocessing: Preprocessing) -> Pixels:
+    """Pixels of an upright image that has the colour mode asked for, in mode `reference`."""
+    plan = plan_fit(image.width, image.height, preprocessing)
+    return fit_with_pillow(image, plan, preprocessing)
+
+
+def fit_with_pillow(image: Image.Image, plan: FitPlan, preprocessing: Preprocessing) -> Pixels:
+    """As `fit`, where the plan for the image is there already."""
+    if plan.first_crop is not None:
+        image = image.crop(plan.first_crop)
+    if plan.resize is not None:
+        image = image.resize(plan.resize, _FILTERS[preprocessing.resample])
+    if plan.crop is not None:
+        image = image.crop(plan.crop)
+    return _with_channels(np.asarray(image))
+
+
+def _with_channels(pixels: Pixels) -> Pixels:
+    """The same pixels with an axis of channels, which grey ones may lack."""
+    return pixels[..., np.newaxis] if pixels.ndim == 2 else pixels
+
+
+def upright_size(stored: tuple[int, int], orientation: int) -> tuple[int, int]:
+    """Width and height of an image once it is turned upright.
+
+    Args:
+        stored: Width and height as stored.
+        orientation: EXIF's, 1 to 8.
+    """
+    return stored[::-1] if orientation in _SWAPPING else stored
+
+
+def shrink_on_decoding(image: Image.Image, plan: FitPlan, orientation: int) -> None:
+    """Have a JPEG that is not decoded yet decoded to fewer pixels, where that leaves enough.
+
+    Args:
+        image: A JPEG whose frame can be scaled: `gateway.imaging.jpeg_file.JpegFrame.is_scalable`.
+        plan: Tells how many pixels are enough.
+        orientation: EXIF's, 1 to 8.
+    """
+    divisor = _divisor(upright_size(image.size, orientation), plan)
+    if divisor > 1:
+        # Pillow takes the smallest scale that leaves at least so many pixels.
+        image.draft(None, (image.width // divisor, image.height // divisor))
+
+
+def _divisor(size: tuple[int, int], plan: FitPlan) -> int:
+    """By how much the edges of an upright image of `size` may shrink in decoding."""
+    # The first crop's edges would fall between the pixels of a smaller image.
+    if plan.resize is None or plan.first_crop is not None:
+        return 1
+    least = [_SCALED_MARGIN * edge for edge in plan.resize]
+    for divisor in _DIVISORS:
+        if all(edge >= divisor * wanted for edge, wanted in zip(size, least, strict=True)):
+            return divisor
+    return 1
+
+
+def fit_fast(
+    image: Image.Image, plan: FitPlan, preprocessing: Preprocessing, orientation: int
+) -> Pixels:
+    """As `fit`, within the bounds of docs/image-modes.md.
+
+    Args:
+        image: In RGB, as stored; it may be scaled down where the plan has no first crop.
+        plan: For the whole image, upright.
+        preprocessing: The model's colour and filter.
+        orientation: EXIF's, 1 to 8; any other value leaves the image as it is.
+    """
+    if plan.first_crop is not None:
+        image = _upright(image, orientation).crop(plan.first_crop)
+        plan, orientation = plan._replace(first_crop=None), 1
+    if plan.resize is not None and preprocessing.resample not in _FAST_OPTIONS:
+        upright = _upright(image, orientation).convert(preprocessing.color)
+        return np.ascontiguousarray(fit_with_pillow(upright, plan, preprocessing))
+    if preprocessing.color != image.mode:
+        image = image.convert(preprocessing.color)
+    if plan.resize is not None:
+        # Turned afterwards: there is less to turn, and the kernels are symmetric.
+        size = upright_size(plan.resize, orientation)
+        image = _resize(image, size, preprocessing.resample, orientation)
+    pixels = _turned(_with_channels(np.asarray(image)), orientation)
+    if plan.crop is not None:
+        box = plan.crop
+        pixels = pixels[box.top : box.bottom, box.left : box.right]
+    return np.ascontiguousarray(pixels)
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    return Image.fromarray(_turned(np.asarray(image), orientation))
+
+
+def _turned(pixels: Pixels, orientation: int) -> Pixels:
+    """A view of the pixels of a stored image, turned upright."""
+    if orientation in _SWAPPING:
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in {3, 4, 7, 8}:
+        pixels = pixels[::-1]
+    if orientation in {2, 3, 6, 7}:
+        pixels = pixels[:, ::-1]
+    return pixels
+
+
+def _resize(
+    image: Image.Image, size: tuple[int, int], resample: Resample, orientation: int
+) -> Image.Image:
+    """Resize in the order of Pillow's two passes, where the order changes the result.
+
+    Kernels with negative lobes overshoot, and what the first pass cuts off depends on its axis.
+    Pillow makes the rows of the upright image narrower first, for most sizes. fast_image_resize
+    makes the columns shorter first.
+    """
+    options = _FAST_OPTIONS[resample]
+    if resample in _NEGATIVE_LOBES and orientation not in _SWAPPING:
+        image = _resize_both_axes(image, (size[0], image.height), options)
+    return _resize_both_axes(image, size, options)
+
+
+def _resize_both_axes(
+    image: Image.Image, size: tuple[int, int], options: ResizeOptions
+) -> Image.Image:
+    if image.size == size:
+        return image
+    target = Image.new(image.mode, size)
+    _resizer().resize_pil(image, target, options)
+    return target
+
+
+def _resizer() -> Resizer:
+    """This thread's resizer."""
+    try:
+        own: Resizer = _thread.resizer
+    except AttributeError:
+        own = _thread.resizer = Resizer()
+    return own

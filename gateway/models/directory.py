@@ -1,20 +1,20 @@
-"""What Triton serves, as far as the gateway has asked.
+"""The models that Triton serves: their contracts, and the index of the repository.
 
-A contract is read on a model's first request and again when it is a few seconds old, so that a
-model exported anew shows its new labels without a restart.
+A contract is read on a model's first request, and again when it is a few seconds old. So a model
+that is exported again shows its new labels without a restart.
 """
 
 from contextlib import suppress
 from time import monotonic
 from typing import Final
 
-from gateway.concurrency.coalescing import SharedCalls
+from gateway.concurrency import Coalescing
 from gateway.errors import InvalidModel, ModelNotFound, ModelNotReady
 from gateway.modelspec import is_model_id
 from gateway.triton.client import LoadedModel, RepositoryEntry, TritonClient
 
 _MAX_AGE_S: Final = 10.0
-# Triton reads the repository's folders for it, and a request for any unknown id asks.
+# Triton reads the repository's folders for an index, and every unknown id asks for one.
 _INDEX_MAX_AGE_S: Final = 1.0
 
 
@@ -24,9 +24,9 @@ class ModelDirectory:
     def __init__(self, triton: TritonClient) -> None:
         self._triton = triton
         self._models: dict[str, tuple[float, LoadedModel]] = {}
-        self._reads: SharedCalls[str, LoadedModel] = SharedCalls()
+        self._reads: Coalescing[str, LoadedModel] = Coalescing()
         self._index: tuple[float, dict[str, RepositoryEntry]] | None = None
-        self._index_reads: SharedCalls[None, dict[str, RepositoryEntry]] = SharedCalls()
+        self._index_reads: Coalescing[None, dict[str, RepositoryEntry]] = Coalescing()
 
     async def get(self, model_id: str) -> LoadedModel:
         """The model with its contract, at most a few seconds old.
@@ -56,7 +56,7 @@ class ModelDirectory:
         for entry in (await self.index()).values():
             if not entry.is_ready:
                 continue
-            # Triton may serve others' models too, and one may be unloaded meanwhile.
+            # Triton may serve models without a contract, and a model may be unloaded meanwhile.
             with suppress(InvalidModel, ModelNotFound, ModelNotReady):
                 models.append(await self.get(entry.model_id))
         return models
@@ -73,7 +73,7 @@ class ModelDirectory:
         return index
 
     async def _read(self, model_id: str) -> LoadedModel:
-        # Out first: what cannot be read again is not kept.
+        # Forgotten first: a contract that cannot be read again is not kept.
         self.forget(model_id)
         model = await self._triton.loaded_model(model_id)
         self._models[model_id] = (monotonic(), model)

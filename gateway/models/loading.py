@@ -1,4 +1,4 @@
-"""Cold starts: have Triton load a model that a request asks for, and say how long that takes.
+"""Cold starts: have Triton load a model that a request asks for, and estimate how long that takes.
 
 Needs Triton's explicit model control.
 """
@@ -13,18 +13,17 @@ from gateway.errors import (
     ModelLoadFailed,
     ModelLoading,
     ModelNotFound,
-    ModelNotReady,
     ModelTooBusy,
 )
 from gateway.models.directory import ModelDirectory
 from gateway.observability.metrics import Metrics
-from gateway.options import Options
+from gateway.request import Options
 from gateway.settings import Settings
-from gateway.triton.client import LoadedModel, TritonClient
+from gateway.triton.client import TritonClient
 
 # Seconds a load is expected to take before any has been seen; the hosted API's first figure.
 _FIRST_ESTIMATE_S: Final = 20.0
-# An estimate that has run out: the load may end at any moment.
+# The least estimate: a load that takes longer than expected may end at any moment.
 _LEAST_ESTIMATE_S: Final = 1.0
 # A load that failed is not tried again for so long: each try costs Triton a process.
 _FAILURE_KEPT_S: Final = 30.0
@@ -45,33 +44,26 @@ class ModelLoader:
         self._durations_s: dict[str, float] = {}
         self._failures: dict[str, tuple[float, ModelLoadFailed]] = {}
 
-    async def get(self, model_id: str, options: Options) -> LoadedModel:
-        """The model, loaded; held until it is, as long as the options say.
+    async def load(self, model_id: str, options: Options) -> float:
+        """Have Triton load a model of its repository; the seconds that took.
 
         Raises:
             ModelNotFound: The repository has no such model.
-            ModelLoading: The time to wait is over, or nothing may be loaded.
-            ModelTooBusy: The same, for a caller that asked to wait.
+            ModelLoading: The time to wait is over, or the options forbid loading.
+            ModelTooBusy: The time to wait is over, for a caller that asked to wait.
             ModelLoadFailed: Triton cannot load it.
-            TritonUnreachable, InvalidModel
+            ModelNotReady, TritonUnreachable
         """
-        # Twice: between the first answer and the second it may be unloaded once more.
-        for _ in range(2):
-            with suppress(ModelNotFound, ModelNotReady):
-                return await self._models.get(model_id)
-            await self._until_loaded(model_id, options)
-        return await self._models.get(model_id)
-
-    async def _until_loaded(self, model_id: str, options: Options) -> None:
+        start = monotonic()
         if model_id not in await self._models.index():
             raise ModelNotFound(model_id)
         failed_at, failure = self._failures.get(model_id, (0.0, None))
         if failure is not None and monotonic() - failed_at < _FAILURE_KEPT_S:
-            # A new one: an error that is raised again and again grows with each traceback.
+            # A new error: one that is raised again and again grows with each traceback.
             raise ModelLoadFailed(str(failure))
         if not options.load_model:
             raise ModelLoading(model_id, self._remaining_s(model_id))
-        load = self._load_of(model_id)
+        load = self._running_load(model_id)
         wait_s = self._wait_s(options)
         done, _ = await asyncio.wait({load}, timeout=wait_s)
         if not done and options.wait_for_model:
@@ -81,22 +73,23 @@ class ModelLoader:
         error = load.result()
         if error is not None:
             try:
-                # Without the traceback of others who waited for the same load.
+                # Without the traceback of the other callers that waited for this load.
                 raise error.with_traceback(None)
             finally:
-                # As in `gateway.imaging.decode_pool`: no cycle of an error and what holds it.
+                # See `gateway.concurrency.ThreadPool.run`: no cycle of an error and this frame.
                 del error, load, done
+        return monotonic() - start
 
     def _wait_s(self, options: Options) -> float:
         longest = self._settings.wait_for_model_max_s
         if options.wait_for_model:
             return longest
         if options.scale_up_timeout_s is not None:
-            # Not less than without it: a client that asks again at once must not spin.
+            # Never less than without the option: some clients repeat a 503 at once.
             return max(self._settings.cold_start_wait_s, min(options.scale_up_timeout_s, longest))
         return self._settings.cold_start_wait_s
 
-    def _load_of(self, model_id: str) -> asyncio.Task[GatewayError | None]:
+    def _running_load(self, model_id: str) -> asyncio.Task[GatewayError | None]:
         load = self._loads.get(model_id)
         if load is None:
             load = monotonic(), asyncio.create_task(self._load(model_id))
@@ -104,7 +97,7 @@ class ModelLoader:
         return load[1]
 
     async def _load(self, model_id: str) -> GatewayError | None:
-        """Load it; an error is the result, as perhaps nobody waits for it any more."""
+        """Load the model and return its error, as no caller may be left to raise it to."""
         start = monotonic()
         try:
             await self._triton.load_model(model_id, _LOAD_TIMEOUT_S)
@@ -114,20 +107,23 @@ class ModelLoader:
         except GatewayError as exc:
             return exc
         finally:
-            self._metrics.observe_load(monotonic() - start)
+            self._metrics.load_seconds.observe(monotonic() - start)
             del self._loads[model_id]
         self._failures.pop(model_id, None)
         self._durations_s[model_id] = monotonic() - start
         return None
 
     def _remaining_s(self, model_id: str) -> float:
-        """What a load will still take: as long as the last one, of this model or of any."""
+        """Seconds that a load will still take, estimated from the last load of this model.
+
+        Before its first load the slowest load of any model is the estimate.
+        """
         slowest = max(self._durations_s.values(), default=_FIRST_ESTIMATE_S)
         expected = self._durations_s.get(model_id, slowest)
         started_at, _ = self._loads.get(model_id, (monotonic(), None))
         return max(_LEAST_ESTIMATE_S, expected - (monotonic() - started_at))
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Stop waiting for loads; Triton goes on with them."""
         loads = [load for _, load in self._loads.values()]
         for load in loads:

@@ -1,17 +1,16 @@
-"""Prometheus metrics: the only place that counts.
+"""The Prometheus series that the gateway has, and their exposition.
 
-Labels are route templates and error classes, never text from a user.
-Where several processes share the port, each counts into files of its own in the folder that
-`PROMETHEUS_MULTIPROC_DIR` names, and whichever is asked adds them all up.
+Labels are route templates and error classes, never text from a caller.
+Where several processes share the port, each process counts into files of its own in the folder
+that `PROMETHEUS_MULTIPROC_DIR` names. The process that is scraped adds all files up.
 """
 
 import gzip
 import os
 import re
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
-from time import perf_counter
-from typing import Final, Literal, get_args
+from typing import Final
 
 from prometheus_client import (
     CollectorRegistry,
@@ -22,18 +21,14 @@ from prometheus_client import (
 )
 from prometheus_client.exposition import choose_encoder, gzip_accepted
 
-Stage = Literal["decode", "infer", "postprocess"]
-CacheResult = Literal["hit", "miss", "shared"]
-
 MULTIPROCESS_FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
-"""prometheus_client reads this variable when it is imported."""
+"""prometheus_client reads this variable when it is imported, so it is no field of `Settings`."""
 
 # Seconds. A cached ViT answer takes about a millisecond, a cold CPU batch of ViT-L tens of seconds.
 _BUCKETS: Final = (
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
     *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
 )
-
 
 _KNOWN: Final = re.compile(r"(application/openmetrics-text|text/plain)\s*(;|$)", re.IGNORECASE)
 # The weight of a value, 0 to 1 with at most three decimals.
@@ -43,7 +38,7 @@ _QUALITY: Final = re.compile(
 
 
 class Metrics:
-    """All series of one gateway process, in a registry of their own."""
+    """All series of one gateway process, in a registry of their own; callers count on them."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -53,12 +48,12 @@ class Metrics:
         counter = partial(Counter, registry=self._registry)
         histogram = partial(Histogram, registry=self._registry, buckets=_BUCKETS)
         gauge = partial(Gauge, registry=self._registry, multiprocess_mode="livesum")
-        requests = counter(
+        self.requests = counter(
             "gateway_requests",
             "HTTP requests answered, by route template and status code.",
             ["route", "code"],
         )
-        durations = histogram(
+        self.request_seconds = histogram(
             "gateway_request_duration_seconds",
             "Time from the request's headers to the end of its answer.",
             ["route"],
@@ -66,59 +61,31 @@ class Metrics:
         self.inflight = gauge(
             "gateway_inflight_requests", "Requests for which no answer has been sent yet."
         )
+        self.images = counter("gateway_images", "Images classified.")
+        self.errors = counter(
+            "gateway_errors", "Requests answered with an error, by its class.", ["error_type"]
+        )
+        self.load_seconds = histogram(
+            "gateway_model_load_duration_seconds",
+            "Time of a model's load on demand, failed ones included.",
+        )
         stages = histogram(
             "gateway_stage_duration_seconds",
             "Time of one image in a stage: decode, infer (Triton's queue included), postprocess.",
             ["stage"],
         )
-        self._images = counter("gateway_images", "Images classified.")
-        self._errors = counter(
-            "gateway_errors", "Requests answered with an error, by its class.", ["error_type"]
+        self.decode_seconds, self.infer_seconds, self.postprocess_seconds = map(
+            stages.labels, ("decode", "infer", "postprocess")
         )
-        cache_requests = counter(
+        lookups = counter(
             "gateway_cache_requests",
             "Images looked up in the cache: hit, miss, or shared with one in flight.",
             ["result"],
         )
+        self.cache_hits, self.cache_misses, self.cache_shared = map(
+            lookups.labels, ("hit", "miss", "shared")
+        )
         self.cache_bytes = gauge("gateway_cache_bytes", "Memory that the cached logits take.")
-        self._loads = histogram(
-            "gateway_model_load_duration_seconds",
-            "Time of a model's load on demand, failed ones included.",
-        )
-        # prometheus_client's own way from labels to a series costs more than counting does.
-        self._answers = cache(
-            lambda route, code: (requests.labels(route, code), durations.labels(route))
-        )
-        self._stages = {stage: stages.labels(stage) for stage in get_args(Stage)}
-        self._cache_results = {
-            result: cache_requests.labels(result) for result in get_args(CacheResult)
-        }
-
-    def observe_request(self, route: str, code: int, seconds: float) -> None:
-        """One request has its answer."""
-        answered, duration = self._answers(route, code)
-        answered.inc()
-        duration.observe(seconds)
-
-    def stage(self, stage: Stage) -> "_Timed":
-        """A block that times one stage of one image; a stage that fails is timed as well."""
-        return _Timed(self._stages[stage])
-
-    def count_images(self, number: int) -> None:
-        """So many images have their predictions."""
-        self._images.inc(number)
-
-    def count_cache(self, result: CacheResult) -> None:
-        """One image was looked up in the cache."""
-        self._cache_results[result].inc()
-
-    def observe_load(self, seconds: float) -> None:
-        """One load on demand has ended."""
-        self._loads.observe(seconds)
-
-    def count_error(self, error_type: str) -> None:
-        """One request ends in an error of that class."""
-        self._errors.labels(error_type).inc()
 
     def render(self, accept: str, accept_encoding: str) -> tuple[bytes, dict[str, str]]:
         """The series of all processes that share the port, and the headers of the answer.
@@ -148,7 +115,7 @@ class Metrics:
 
 
 def _first_known(accept: str) -> str:
-    """The format that a client likes best, of those that `choose_encoder` knows; else nothing."""
+    """The format that a client prefers, of those that `choose_encoder` knows; else nothing."""
     return next((value for value in _by_preference(accept) if _KNOWN.match(value)), "")
 
 
@@ -160,21 +127,6 @@ def _by_preference(header: str) -> list[str]:
         values.append((float(found[1]) if found else 1.0, value.strip()))
     wanted = [pair for pair in values if pair[0] > 0]
     return [value for _, value in sorted(wanted, key=lambda pair: -pair[0])]
-
-
-class _Timed:
-    """Observes the time of its block; a generator would cost three times as much."""
-
-    __slots__ = ("_series", "_start")
-
-    def __init__(self, series: Histogram) -> None:
-        self._series = series
-
-    def __enter__(self) -> None:
-        self._start = perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self._series.observe(perf_counter() - self._start)
 
 
 def _forget_dead_processes(folder: Path) -> None:

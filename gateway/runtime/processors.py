@@ -5,7 +5,6 @@ A container limited to two processors on a host of sixty-four sees all of them i
 
 import math
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -18,15 +17,6 @@ def available_cpus(cgroups: Path = _CGROUPS, own: Path = _OWN_CGROUP) -> int:
     cpus = len(os.sched_getaffinity(0))
     quota = _quota(cgroups, own)
     return cpus if quota is None else max(1, min(cpus, math.ceil(quota)))
-
-
-def cpus_of_threads(threads: int) -> Sequence[int | None]:
-    """For each thread of a pool the processor to stay on; none where there are others to go to.
-
-    Only where there are just as many: of many processors each such pool would take the same ones.
-    """
-    cpus = sorted(os.sched_getaffinity(0))
-    return cpus if len(cpus) == threads else [None] * threads
 
 
 def _quota(cgroups: Path, own: Path) -> float | None:

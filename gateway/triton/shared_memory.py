@@ -1,6 +1,6 @@
-"""Pixels for a Triton on the same host, in memory that both map: nothing of them is sent.
+"""Memory that the gateway shares with a Triton on the same host, so that no pixels are sent.
 
-Triton's system shared memory extension. Whatever stands in its way, the pixels go over the wire.
+Uses Triton's system shared memory extension. Pixels are sent whenever sharing is not possible.
 """
 
 import asyncio
@@ -10,37 +10,38 @@ from bisect import insort
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+from uuid import uuid4
 
+import grpc.aio
 import numpy as np
-from tritonclient.utils import InferenceServerException
+from tritonclient.grpc import service_pb2 as pb
 
-from gateway.imaging.pixels import Pixels
 from gateway.observability.logs import log
-from gateway.runtime.ids import new_id
+from gateway.tensors import Pixels
 
 _FOLDER: Final = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory has its names
 _OWNER_ONLY: Final = 0o600
 _TIMEOUT_S: Final = 5.0
-# Triton may be on its way; any other refusal is its last word.
-_PASSING: Final = ("UNAVAILABLE", "DEADLINE_EXCEEDED")
+# Triton may be starting. Any other refusal is final.
+_TRANSIENT: Final = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED"})
 _UNKNOWN_REGION: Final = "Unable to find shared memory region"
 
 
 class Region:
-    """Memory with a name, and which parts of it are lent.
+    """Memory with a name, and the parts of it that are lent.
 
     Raises:
-        OSError: There is not so much left.
+        OSError: There is not so much memory left.
     """
 
     def __init__(self, size_bytes: int) -> None:
-        self.name = f"vitriton-pixels-{new_id()}"
+        self.name = f"vitriton-pixels-{uuid4().hex}"
         self.size_bytes = size_bytes
         self._path = _FOLDER / self.name
         self._lent: list[tuple[int, int]] = []
         file = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, _OWNER_ONLY)
         try:
-            # All of it now: a page that turns out to be missing later would end the process.
+            # Allocate all pages now: a page that is missing later would end the process.
             os.posix_fallocate(file, 0, size_bytes)
             self._bytes = np.frombuffer(mmap.mmap(file, size_bytes), np.uint8)
         except OSError:
@@ -50,11 +51,11 @@ class Region:
             os.close(file)
 
     def unlink(self) -> None:
-        """Take the name away; the memory lasts as long as somebody has it mapped."""
+        """Remove the name; the memory lasts as long as a process has it mapped."""
         self._path.unlink(missing_ok=True)
 
     def lend(self, size: int) -> int | None:
-        """Offset of a part of so many bytes that is nobody else's; none if there is none."""
+        """Offset of a free part of `size` bytes, lent from now on; none if no part is free."""
         start = 0
         for lent, end in self._lent:
             if lent - start >= size:
@@ -70,7 +71,7 @@ class Region:
         self._lent = [part for part in self._lent if part[0] != offset]
 
     def write(self, offset: int, pixels: Sequence[Pixels]) -> None:
-        """Put images there, one behind the other."""
+        """Write images to `offset`, one behind the other."""
         for image in pixels:
             self._bytes[offset : offset + image.nbytes] = image.reshape(-1)
             offset += image.nbytes
@@ -83,30 +84,33 @@ class Place(NamedTuple):
     offset: int
 
 
-class SharedPixels:
-    """A region that Triton knows of, within one event loop."""
+class SharedMemory:
+    """A region that Triton has registered, within one event loop."""
 
-    def __init__(self, client: Any, size_bytes: int) -> None:
-        """Share nothing yet.
+    def __init__(self, stub: Any, size_bytes: int) -> None:
+        """Register nothing yet.
 
         Args:
-            client: tritonclient's, of the aio kind.
-            size_bytes: Memory to share; 0 for none.
+            stub: Triton's gRPC service.
+            size_bytes: Memory to share.
         """
-        self._client = client
+        self._stub = stub
         self._size_bytes = size_bytes
         self._region: Region | None = None
-        self._registering: asyncio.Task[None] | None = None
+        self._registration: asyncio.Task[None] | None = None
+        self._is_given_up = False
 
     def put(self, pixels: Sequence[Pixels]) -> Place | None:
-        """The images in shared memory; none if they have to be sent.
+        """Where the images are in shared memory; none if they have to be sent.
+
+        The first call starts the registration and returns none.
 
         Args:
             pixels: Of one shape and contiguous, at least one.
         """
         if self._region is None:
-            if self._size_bytes and self._registering is None:
-                self._registering = asyncio.create_task(self._register())
+            if self._registration is None and not self._is_given_up:
+                self._registration = asyncio.create_task(self._register())
             return None
         offset = self._region.lend(pixels[0].nbytes * len(pixels))
         if offset is None:
@@ -115,7 +119,7 @@ class SharedPixels:
         return Place(self._region, offset)
 
     def is_unknown(self, place: Place, details: str) -> bool:
-        """Whether Triton's error says that it has no such region, as it has started anew."""
+        """Whether Triton's error says that it does not know the region: it has been restarted."""
         is_unknown = _UNKNOWN_REGION in details
         if is_unknown and self._region is place.region:
             self._region = None
@@ -127,35 +131,35 @@ class SharedPixels:
         except OSError as exc:
             self._give_up(str(exc))
             return
+        request = pb.SystemSharedMemoryRegisterRequest(
+            name=region.name, key=f"/{region.name}", byte_size=region.size_bytes
+        )
         try:
-            await self._client.register_system_shared_memory(
-                region.name, f"/{region.name}", region.size_bytes, client_timeout=_TIMEOUT_S
-            )
+            await self._stub.SystemSharedMemoryRegister(request, timeout=_TIMEOUT_S)
             self._region = region
-        except InferenceServerException as exc:
-            if not str(exc.status()).endswith(_PASSING):
-                self._give_up(exc.message())
+        except grpc.aio.AioRpcError as exc:
+            if exc.code().name not in _TRANSIENT:
+                self._give_up(exc.details() or "")
         finally:
-            # Triton has mapped it by now; without a name nothing is left behind, whoever is killed.
+            # Triton has mapped it by now. Without a name nothing is left behind after a crash.
             region.unlink()
-            self._registering = None
+            self._registration = None
 
     def _give_up(self, reason: str) -> None:
         log.warning(
             "Triton does not share memory, pixels are sent (GATEWAY_SHARED_MEMORY_BYTES): %s",
             reason,
         )
-        self._size_bytes = 0
+        self._is_given_up = True
 
     async def aclose(self) -> None:
-        """Have Triton let go of the memory, if it can be asked."""
-        if self._registering is not None:
-            await asyncio.wait({self._registering})
-        region, self._region, self._size_bytes = self._region, None, 0
+        """Have Triton unmap the memory, if Triton answers."""
+        if self._registration is not None:
+            await asyncio.wait({self._registration})
+        region, self._region, self._is_given_up = self._region, None, True
         if region is not None:
+            request = pb.SystemSharedMemoryUnregisterRequest(name=region.name)
             try:
-                await self._client.unregister_system_shared_memory(
-                    region.name, client_timeout=_TIMEOUT_S
-                )
-            except InferenceServerException as exc:
-                log.info("Triton still has %s mapped: %s", region.name, exc.message())
+                await self._stub.SystemSharedMemoryUnregister(request, timeout=_TIMEOUT_S)
+            except grpc.aio.AioRpcError as exc:
+                log.info("Triton still has %s mapped: %s", region.name, exc.details())

@@ -11,9 +11,9 @@ import sys
 from typing import get_args
 
 from gateway.errors import InvalidImage
-from gateway.imaging.fast_pixels import DecodeMode
 from gateway.imaging.images import decode
 from gateway.modelspec import Preprocessing, Size
+from gateway.settings import DecodeMode
 
 # Small enough for mode `scaled` to decode a quarter of the pixels.
 STEPS = Preprocessing(resize=Size(height=8, width=12), resample="bilinear")

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.classification.cache import CacheKey, LogitsCache, cache_key
-from gateway.classification.postprocess import Logits
+from gateway.tensors import Logits
 
 
 def logits(size: int) -> Logits:

@@ -8,10 +8,8 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
-from gateway.concurrency.batching import PackedCalls
-from gateway.concurrency.coalescing import SharedCalls
-from gateway.imaging.decode_pool import DecodePool
-from gateway.imaging.pixels import Pixels
+from gateway.concurrency import Batching, Coalescing, ThreadPool
+from gateway.tensors import Pixels
 from tests.garbage import unreachable_objects
 
 
@@ -20,13 +18,13 @@ async def fail_in_a_call(_: Sequence[int]) -> Sequence[int]:
     raise ZeroDivisionError
 
 
-async def through_packs() -> None:
-    calls = PackedCalls(fail_in_a_call, 4, 1)
+async def through_batches() -> None:
+    calls = Batching(fail_in_a_call, 4, 1)
     await asyncio.gather(*(calls.run(item) for item in range(6)), return_exceptions=True)
 
 
-async def through_shared_calls() -> None:
-    calls: SharedCalls[str, Sequence[int]] = SharedCalls()
+async def through_coalesced_calls() -> None:
+    calls: Coalescing[str, Sequence[int]] = Coalescing()
     await asyncio.gather(
         *(calls.run("key", lambda: fail_in_a_call([])) for _ in range(3)), return_exceptions=True
     )
@@ -36,15 +34,15 @@ def fail_to_decode() -> Pixels:
     raise ZeroDivisionError
 
 
-async def through_the_decode_pool() -> None:
-    pool = DecodePool(1)
+async def through_the_thread_pool() -> None:
+    pool = ThreadPool[Pixels](1, "decode")
     try:
         await asyncio.gather(*(pool.run(fail_to_decode) for _ in range(3)), return_exceptions=True)
     finally:
         pool.close()
 
 
-@pytest.mark.parametrize("use", [through_packs, through_shared_calls, through_the_decode_pool])
+@pytest.mark.parametrize("use", [through_batches, through_coalesced_calls, through_the_thread_pool])
 def test_error_leaves_no_cycle(use: Callable[[], Awaitable[None]]) -> None:
     """Also where several wait for one call, and where calls have to wait."""
 

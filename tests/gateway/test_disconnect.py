@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.errors import ClientClosedRequest
-from gateway.http.presence import cancelled_on_disconnect
+from gateway.http.classify import cancelled_on_disconnect
 
 
 class Connection:

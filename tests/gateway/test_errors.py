@@ -7,7 +7,7 @@ import pytest
 
 from gateway import errors
 from gateway.errors import GatewayError
-from gateway.triton.client import translate
+from gateway.triton.failures import translate_failure
 
 CLASSES = [
     cls
@@ -36,7 +36,7 @@ def test_every_error_stands_in_the_modules_tree(cls: type[GatewayError]) -> None
 @pytest.mark.parametrize("code", list(grpc.StatusCode), ids=lambda code: code.name)
 def test_every_grpc_code_becomes_an_error_of_ours(code: grpc.StatusCode) -> None:
     """None falls through, and none shows Triton's own text."""
-    error = translate(code.name, "secret text of Triton", "a/b", "host:1")
+    error = translate_failure(code.name, "secret text of Triton", "a/b", "host:1")
 
     assert type(error) in CLASSES
     assert "secret" not in str(error)
@@ -56,5 +56,5 @@ def test_every_grpc_code_becomes_an_error_of_ours(code: grpc.StatusCode) -> None
     ],
 )
 def test_one_grpc_code_is_told_apart_by_its_message(code: str, message: str, status: int) -> None:
-    """The texts are Triton's, `triton.py` is the one place that knows them."""
-    assert translate(code, message, "a/b", "host:1").status == status
+    """The texts are Triton's, `failures` is the one module that knows them."""
+    assert translate_failure(code, message, "a/b", "host:1").status == status

@@ -14,10 +14,10 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from gateway.errors import InvalidImage
-from gateway.imaging.fast_pixels import DecodeMode
 from gateway.imaging.formats import check_file
 from gateway.imaging.images import decode
 from gateway.modelspec import Preprocessing, Size
+from gateway.settings import DecodeMode
 from tests import hostile_images as hostile
 from tests.pictures import ORIENTATION_TAG, encode, gradient, photo
 

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from gateway.errors import InvalidImage
-from gateway.imaging.fast_pixels import DecodeMode, fast_fit
 from gateway.imaging.images import decode
-from gateway.imaging.pixels import Pixels
+from gateway.imaging.pixels import fit_fast, plan_fit
 from gateway.modelspec import Preprocessing, Resample
+from gateway.settings import DecodeMode
+from gateway.tensors import Pixels
 from tests.pictures import encode, gradient, in_mode, photo, rotated
 
 LIMIT = 10_000_000
@@ -55,9 +56,9 @@ def test_noise_is_within_the_bound_of_pillow_by_rows_then_columns(
     kernel = FILTERS[resample]
     narrowed = Image.fromarray(noise).resize((target[1], size[0]), kernel)
 
-    got = fast_fit(
-        Image.fromarray(noise), (size[1], size[0]), steps(resize=resize, resample=resample)
-    )
+    preprocessing = steps(resize=resize, resample=resample)
+    plan = plan_fit(size[1], size[0], preprocessing)
+    got = fit_fast(Image.fromarray(noise), plan, preprocessing, orientation=1)
 
     wanted = np.asarray(narrowed.resize((target[1], target[0]), kernel))
     assert np.abs(wanted.astype(int) - got).max() <= NOISE_BOUND

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from gateway.errors import InvalidImage
-from gateway.imaging.fast_pixels import DecodeMode
-from gateway.imaging.images import FORMATS, decode, has_image_signature
+from gateway.imaging.formats import has_image_signature
+from gateway.imaging.images import FORMATS, decode
 from gateway.modelspec import Preprocessing, Resample, Size
+from gateway.settings import DecodeMode
 from tests.pictures import encode, gradient, rotated
 
 LIMIT = 1_000_000

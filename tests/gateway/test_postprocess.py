@@ -7,8 +7,6 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from gateway.classification.postprocess import (
-    Activation,
-    Logits,
     activate,
     are_finite,
     check_shape,
@@ -17,6 +15,8 @@ from gateway.classification.postprocess import (
 )
 from gateway.errors import InferenceFailed
 from gateway.modelspec import ProblemType
+from gateway.request import Activation
+from gateway.tensors import Logits
 
 # Few values, so that many are equal, or any.
 _values = st.one_of(st.sampled_from([-1.0, 0.0, 1.0]), st.floats(-200, 200, width=32))

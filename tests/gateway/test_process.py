@@ -1,4 +1,4 @@
-"""What the process asks of malloc and of the scheduler, seen from outside of it."""
+"""Settings of the process, seen from outside the process."""
 
 import subprocess
 import sys
@@ -23,16 +23,6 @@ for _ in range({ROUNDS}):
     use()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
-POLICY = """
-import os, threading
-from gateway.runtime.process import interrupt_no_one
-interrupt_no_one()
-found = []
-thread = threading.Thread(target=lambda: found.append(os.sched_getscheduler(0)))
-thread.start()
-thread.join()
-print([os.sched_getscheduler(0), *found] == [os.SCHED_BATCH] * 2)
-"""
 
 
 def output_of(program: str, *arguments: str) -> str:
@@ -56,6 +46,19 @@ def test_memory_of_one_image_serves_the_next() -> None:
     assert kept < 2 * pages_an_image
 
 
-def test_threads_inherit_the_policy() -> None:
-    """So it is set before there are any."""
-    assert output_of(POLICY) == "True"
+def test_collector_skips_what_exists_at_startup() -> None:
+    """Objects made later are still collected."""
+    program = """
+import gc, weakref
+from gateway.runtime.process import exclude_startup_objects_from_collection
+class Node: pass
+early = Node()
+exclude_startup_objects_from_collection()
+late = Node(); late.itself = late
+gone = weakref.ref(late)
+del late
+gc.collect()
+print(gc.is_tracked(early), any(o is early for o in gc.get_objects()), gone() is None)
+"""
+
+    assert output_of(program) == "True False True"

@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.auth.tokens import bearer_token
-from gateway.http.paths import normalized
-from gateway.options import Options, parse_flag, read_options
+from gateway.http.middleware import normal_path
+from gateway.http.parameters import parse_flag, parse_options
+from gateway.request import Options
 
 
 @pytest.mark.parametrize(
@@ -30,7 +31,7 @@ def test_no_value_of_a_flag_fails_a_request(written: object, default: bool) -> N
 
 def test_header_wins_over_the_body_and_the_body_over_the_default() -> None:
     """For each flag by itself."""
-    options = read_options(
+    options = parse_options(
         {"x-use-cache": "true", "x-load-model": "perhaps"},
         {"use_cache": False, "wait_for_model": True, "load_model": False, "use_gpu": True},
     )
@@ -50,7 +51,7 @@ def test_header_wins_over_the_body_and_the_body_over_the_default() -> None:
 )
 def test_each_flag_has_its_header(header: tuple[str, str], options: Options) -> None:
     """One of them alone, without a body's options."""
-    assert read_options(dict([header]), {}) == options
+    assert parse_options(dict([header]), {}) == options
 
 
 @pytest.mark.parametrize(
@@ -59,7 +60,7 @@ def test_each_flag_has_its_header(header: tuple[str, str], options: Options) -> 
 )
 def test_scale_up_timeout_is_seconds(written: str, seconds: float | None) -> None:
     """Or nothing."""
-    assert read_options({"x-scale-up-timeout": written}, {}).scale_up_timeout_s == seconds
+    assert parse_options({"x-scale-up-timeout": written}, {}).scale_up_timeout_s == seconds
 
 
 @pytest.mark.parametrize(
@@ -96,4 +97,4 @@ def test_authorization_header_in_every_form_seen(header: str, token: str | None)
 )
 def test_path_is_normalized(path: str, route: str) -> None:
     """The router's prefix and trailing slashes go, nothing else does."""
-    assert normalized(path) == route
+    assert normal_path(path) == route

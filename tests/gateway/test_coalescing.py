@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gateway.concurrency.coalescing import SharedCalls
+from gateway.concurrency import Coalescing
 
 
 class Call:
@@ -29,7 +29,7 @@ def test_those_at_the_same_moment_share_and_later_ones_do_not() -> None:
     """By key; who made the call is told so."""
 
     async def run() -> None:
-        shared: SharedCalls[str, int] = SharedCalls()
+        shared: Coalescing[str, int] = Coalescing()
         call, other = Call(), Call()
         tasks = [asyncio.create_task(shared.run("a", call)) for _ in range(3)]
         apart = asyncio.create_task(shared.run("b", other))
@@ -47,7 +47,7 @@ def test_caller_that_leaves_does_not_disturb_the_others() -> None:
     """Neither the one that made the call nor one that waits for it."""
 
     async def run() -> None:
-        shared: SharedCalls[str, int] = SharedCalls()
+        shared: Coalescing[str, int] = Coalescing()
         call = Call()
         tasks = [asyncio.create_task(shared.run("a", call)) for _ in range(4)]
         await turn()
@@ -68,7 +68,7 @@ def test_error_is_raised_to_all_and_not_kept() -> None:
     """The next call is made anew."""
 
     async def run() -> None:
-        shared: SharedCalls[str, int] = SharedCalls()
+        shared: Coalescing[str, int] = Coalescing()
         go = asyncio.Event()
 
         async def fail() -> int:
@@ -91,7 +91,7 @@ def test_last_caller_that_leaves_ends_the_call() -> None:
     """Nothing goes on for nobody."""
 
     async def run() -> None:
-        shared: SharedCalls[str, int] = SharedCalls()
+        shared: Coalescing[str, int] = Coalescing()
         ended = asyncio.Event()
 
         async def call() -> int:

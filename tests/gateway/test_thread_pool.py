@@ -1,15 +1,14 @@
 """Decoding threads: every caller gets its own result, and nothing is done for those who left."""
 
 import asyncio
-import os
 import threading
 
 import numpy as np
 import pytest
 
+from gateway.concurrency import ThreadPool
 from gateway.errors import InvalidImage
-from gateway.imaging.decode_pool import DecodePool
-from gateway.imaging.pixels import Pixels
+from gateway.tensors import Pixels
 
 BOUND_S = 30
 
@@ -27,7 +26,7 @@ def test_results_and_errors_go_to_whoever_asked() -> None:
         return pixels(value)
 
     async def run() -> list[Pixels | BaseException]:
-        pool = DecodePool(2)
+        pool = ThreadPool[Pixels](2, "decode")
         try:
             return await asyncio.gather(
                 *(pool.run(lambda n=n: decode(n)) for n in range(250)),  # type: ignore[misc]  # a lambda's default
@@ -60,7 +59,7 @@ def test_nothing_is_decoded_for_a_caller_that_left() -> None:
         return pixels(1)
 
     async def run() -> None:
-        pool = DecodePool(1)
+        pool = ThreadPool[Pixels](1, "decode")
         first = asyncio.create_task(pool.run(block))
         assert await asyncio.to_thread(started.wait, BOUND_S)
         gone = asyncio.create_task(pool.run(decode))
@@ -91,7 +90,7 @@ def test_what_is_done_waits_for_nothing_that_takes_long() -> None:
         return pixels(2)
 
     async def run() -> None:
-        pool = DecodePool(1)
+        pool = ThreadPool[Pixels](1, "decode")
         first = asyncio.create_task(pool.run(block))
         assert await asyncio.to_thread(started.wait, BOUND_S)
         long = asyncio.create_task(pool.run(take_long, is_long=True))
@@ -118,45 +117,10 @@ def test_threads_end_on_closing(threads: int) -> None:
     before = threading.active_count()
 
     async def run() -> None:
-        pool = DecodePool(threads)
+        pool = ThreadPool[Pixels](threads, "decode")
         await pool.run(lambda: pixels(1))
         assert threading.active_count() >= before + threads
         pool.close()
 
     asyncio.run(run())
     assert threading.active_count() == before
-
-
-def affinities(threads: int) -> list[frozenset[int]]:
-    """The processors that each thread of a pool may use, all of them at work at once."""
-    together = threading.Barrier(threads)
-    found: list[frozenset[int]] = []
-
-    def decode() -> Pixels:
-        found.append(frozenset(os.sched_getaffinity(0)))
-        together.wait(BOUND_S)
-        return pixels(0)
-
-    async def run() -> None:
-        pool = DecodePool(threads)
-        try:
-            await asyncio.gather(*(pool.run(decode) for _ in range(threads)))
-        finally:
-            pool.close()
-
-    asyncio.run(run())
-    return found
-
-
-def test_as_many_threads_as_processors_have_one_each() -> None:
-    """None waits behind another while a processor is idle."""
-    cpus = os.sched_getaffinity(0)
-
-    assert sorted(affinities(len(cpus)), key=min) == [{cpu} for cpu in sorted(cpus)]
-
-
-def test_fewer_or_more_threads_go_where_there_is_room() -> None:
-    """Those of several processes, or of a quota, would else all be on the same processors."""
-    cpus = os.sched_getaffinity(0)
-
-    assert set(affinities(len(cpus) + 1)) == {frozenset(cpus)}

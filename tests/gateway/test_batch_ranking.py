@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from gateway.classification.inferred import InferredBatch
-from gateway.classification.postprocess import Activation, Logits, rank
+from gateway.classification.postprocess import InferredBatch, rank
 from gateway.errors import InferenceFailed
+from gateway.request import Activation
+from gateway.tensors import Logits
 
 LABELS = ("a", "b", "c")
 

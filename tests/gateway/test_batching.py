@@ -7,19 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.concurrency.batching import PackedCalls
+from gateway.concurrency import Batching
 
 
 class Calls:
-    """Records the packs; each call waits until it is let go."""
+    """Records the batches; each call waits until it is let go."""
 
     def __init__(self) -> None:
-        self.packs: list[list[int]] = []
+        self.batches: list[list[int]] = []
         self.cancelled = 0
         self.go = asyncio.Event()
 
     async def __call__(self, items: Sequence[int]) -> list[int]:
-        self.packs.append(list(items))
+        self.batches.append(list(items))
         try:
             await self.go.wait()
         except asyncio.CancelledError:
@@ -39,13 +39,13 @@ def test_a_lone_item_leaves_at_once_and_company_shares_a_call() -> None:
 
     async def run() -> None:
         calls = Calls()
-        packed = PackedCalls(calls, max_items=8, max_calls=8)
-        first = asyncio.create_task(packed.run(1))
+        batching = Batching(calls, max_items=8, max_calls=8)
+        first = asyncio.create_task(batching.run(1))
         await turns()
-        assert calls.packs == [[1]]
-        others = [asyncio.create_task(packed.run(n)) for n in (2, 3, 4)]
+        assert calls.batches == [[1]]
+        others = [asyncio.create_task(batching.run(n)) for n in (2, 3, 4)]
         await turns()
-        assert calls.packs == [[1], [2, 3, 4]]
+        assert calls.batches == [[1], [2, 3, 4]]
         calls.go.set()
         assert await asyncio.gather(first, *others) == [-1, -2, -3, -4]
 
@@ -57,15 +57,15 @@ def test_items_gather_while_all_calls_are_under_way() -> None:
 
     async def run() -> None:
         calls = Calls()
-        packed = PackedCalls(calls, max_items=2, max_calls=1)
+        batching = Batching(calls, max_items=2, max_calls=1)
         tasks = []
         for n in range(5):
-            tasks.append(asyncio.create_task(packed.run(n)))
+            tasks.append(asyncio.create_task(batching.run(n)))
             await turns()
-        assert calls.packs == [[0]]
+        assert calls.batches == [[0]]
         calls.go.set()
         assert await asyncio.gather(*tasks) == [0, -1, -2, -3, -4]
-        assert calls.packs == [[0], [1, 2], [3, 4]]
+        assert calls.batches == [[0], [1, 2], [3, 4]]
 
     asyncio.run(run())
 
@@ -78,19 +78,19 @@ def test_every_item_gets_its_own_result(pauses: list[int], items: int, calls: in
         sizes: list[int] = []
         under_way = 0
 
-        async def call(pack: Sequence[int]) -> list[int]:
+        async def call(batch: Sequence[int]) -> list[int]:
             nonlocal under_way
             under_way += 1
             assert under_way <= calls
-            sizes.append(len(pack))
-            await turns(pack[0] % 3)
+            sizes.append(len(batch))
+            await turns(batch[0] % 3)
             under_way -= 1
-            return [item * 2 for item in pack]
+            return [item * 2 for item in batch]
 
-        packed = PackedCalls(call, items, calls)
+        batching = Batching(call, items, calls)
         tasks = []
         for n, pause in enumerate(pauses):
-            tasks.append(asyncio.create_task(packed.run(n)))
+            tasks.append(asyncio.create_task(batching.run(n)))
             await turns(pause)
         assert await asyncio.gather(*tasks) == [2 * n for n in range(len(pauses))]
         assert sum(sizes) == len(pauses)
@@ -104,10 +104,10 @@ def test_caller_that_goes_takes_its_item_along_and_the_last_one_the_call() -> No
 
     async def run() -> None:
         calls = Calls()
-        packed = PackedCalls(calls, max_items=2, max_calls=1)
-        under_way = [asyncio.create_task(packed.run(n)) for n in (1, 2)]
+        batching = Batching(calls, max_items=2, max_calls=1)
+        under_way = [asyncio.create_task(batching.run(n)) for n in (1, 2)]
         await turns()
-        waiting = asyncio.create_task(packed.run(3))
+        waiting = asyncio.create_task(batching.run(3))
         await turns()
         waiting.cancel()
         under_way[0].cancel()
@@ -117,8 +117,8 @@ def test_caller_that_goes_takes_its_item_along_and_the_last_one_the_call() -> No
         await turns()
         assert calls.cancelled == 1
         calls.go.set()
-        assert await packed.run(4) == -4
-        assert calls.packs == [[1, 2], [4]]
+        assert await batching.run(4) == -4
+        assert calls.batches == [[1, 2], [4]]
 
     asyncio.run(run())
 
@@ -127,15 +127,15 @@ def test_error_is_everybodys() -> None:
     """And the next call is made all the same."""
 
     async def run() -> None:
-        async def call(pack: Sequence[int]) -> list[int]:
-            if 0 in pack:
+        async def call(batch: Sequence[int]) -> list[int]:
+            if 0 in batch:
                 raise LookupError("zero")
-            return list(pack)
+            return list(batch)
 
-        packed = PackedCalls(call, max_items=8, max_calls=1)
-        results = await asyncio.gather(packed.run(0), packed.run(1), return_exceptions=True)
+        batching = Batching(call, max_items=8, max_calls=1)
+        results = await asyncio.gather(batching.run(0), batching.run(1), return_exceptions=True)
         assert [type(result) for result in results] == [LookupError, LookupError]
-        assert await packed.run(2) == 2
+        assert await batching.run(2) == 2
 
     with pytest.raises(LookupError):
         asyncio.run(asyncio.wait_for(_fails(), 1))
@@ -146,4 +146,4 @@ async def _fails() -> None:
     async def call(_: Sequence[int]) -> list[int]:
         raise LookupError
 
-    await PackedCalls(call, 1, 1).run(1)
+    await Batching(call, 1, 1).run(1)

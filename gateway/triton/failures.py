@@ -1,0 +1,41 @@
+"""Our errors for Triton's. Pure."""
+
+from gateway.errors import (
+    DeadlineExceeded,
+    GatewayError,
+    InferenceFailed,
+    ModelNotFound,
+    ModelNotReady,
+    TritonUnreachable,
+)
+
+# Enough for Triton's reason, whose tracebacks may be pages.
+_REASON_CHARS = 400
+
+
+def translate_failure(code: str, message: str, model_id: str, url: str) -> GatewayError:
+    """Our error for a failed call. One gRPC code stands for several cases; the message tells.
+
+    Args:
+        code: Name of the gRPC status code.
+        message: Its details.
+        model_id: The model that the call was about; empty for calls about no model.
+        url: Triton's address.
+    """
+    if code == "NOT_FOUND":
+        if "has no available versions" in message:
+            return ModelNotReady(f"Model {model_id} is not ready")
+        return ModelNotFound(model_id)
+    if code == "DEADLINE_EXCEEDED" or "Request timeout expired" in message:
+        return DeadlineExceeded(f"Model {model_id} gave no answer in time")
+    if code == "UNAVAILABLE":
+        if "is not at ready state" in message:
+            return ModelNotReady(f"Model {model_id} is not ready")
+        return TritonUnreachable(f"Triton does not answer at {url} (GATEWAY_TRITON_URL)")
+    return InferenceFailed(f"Model {model_id} failed on this request")
+
+
+def first_line(message: str) -> str:
+    """Triton's message without its further lines, which hold tracebacks."""
+    first = next((line for line in message.splitlines() if line.strip()), "no reason given")
+    return first.strip()[:_REASON_CHARS]
