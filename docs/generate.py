@@ -13,6 +13,7 @@ from typing import Final
 
 from gateway import errors
 from gateway.errors import GatewayError
+from gateway.http.table import ENDPOINTS, REQUEST_HEADERS, RESPONSE_HEADERS
 from gateway.settings import Settings
 
 DOCS: Final = Path(__file__).parent
@@ -74,7 +75,41 @@ def modes_table() -> str:
     return "\n".join(rows) + "\n"
 
 
+def endpoints_table() -> str:
+    """One row for each answer, with all endpoints that give it."""
+    rows = ["| request | answer |", "|---|---|"]
+    by_summary: dict[tuple[str, str], list[str]] = {}
+    for endpoint in ENDPOINTS:
+        by_summary.setdefault((endpoint.method, endpoint.summary), []).append(endpoint.path)
+    for (method, summary), paths in by_summary.items():
+        rows.append(f"| `{method}` {', '.join(f'`{path}`' for path in paths)} | {summary} |")
+    return "\n".join(rows) + "\n"
+
+
+def request_headers_table() -> str:
+    """One row for each header that the gateway reads."""
+    rows = ["| request header | in `options` | default | meaning |", "|---|---|---|---|"]
+    for header in REQUEST_HEADERS:
+        option = f"`{header.option}`" if header.option else "–"
+        rows.append(f"| `{header.name}` | {option} | {header.default or '–'} | {header.meaning} |")
+    return "\n".join(rows) + "\n"
+
+
+def response_headers_table() -> str:
+    """One row for each header of answers."""
+    rows = ["| response header | of | value |", "|---|---|---|"]
+    rows += [
+        f"| `{header.name}` | {_ANSWERS[header.where]} | {header.meaning} |"
+        for header in RESPONSE_HEADERS
+    ]
+    return "\n".join(rows) + "\n"
+
+
+_ANSWERS: Final = {"all": "all answers", "classification": "classifications", "error": "errors"}
 TABLES: Final[dict[str, Callable[[], str]]] = {
+    "endpoints": endpoints_table,
+    "requestheaders": request_headers_table,
+    "responseheaders": response_headers_table,
     "settings": settings_table,
     "errors": errors_table,
     "families": families_table,

@@ -16,10 +16,10 @@ import numpy as np
 import orjson
 import torch
 from fastapi import FastAPI, Request, Response
-from gateway.concurrency import Batching
 
 from exporter.presets import PRESETS
 from gateway.classification.postprocess import Prediction, rank
+from gateway.concurrency import Batching
 from gateway.imaging.images import decode
 from gateway.modelspec import Preprocessing, Size
 from gateway.runtime.process import keep_freed_memory

@@ -119,23 +119,10 @@ class ImageClassifier:
             GatewayError: Any of `gateway.errors` but those of reading the body.
         """
         start = perf_counter()
-        loads, load_s = 0, 0.0
         try:
-            async with asyncio.timeout_at(deadline) as limit:
-                while True:
-                    try:
-                        model = await self._models.get(model_id)
-                        answers = await self._infer_all(model, request, request_id)
-                        break
-                    except (ModelNotFound, ModelNotReady):
-                        # Not loaded, or unloaded since its contract was read.
-                        self._models.forget(model_id)
-                        if loads == _MAX_LOADS:
-                            raise
-                    loads += 1
-                    limit.reschedule(None)
-                    load_s += await self._loader.load(model_id, request.options)
-                    limit.reschedule(deadline + load_s)
+            model, answers, load_s = await self._infer_loaded(
+                model_id, request, request_id, deadline
+            )
         except TimeoutError as exc:
             raise DeadlineExceeded(
                 f"There was no answer within {self._settings.request_timeout_s:g} s"
@@ -154,6 +141,30 @@ class ImageClassifier:
             infer_s=infer_s,
             total_s=perf_counter() - start,
         )
+
+    async def _infer_loaded(
+        self, model_id: str, request: ClassificationRequest, request_id: str, deadline: float
+    ) -> tuple[LoadedModel, list[_Answer], float]:
+        """The model, its answers, and the seconds of loading it, which extend the deadline.
+
+        Raises:
+            TimeoutError: At the deadline.
+        """
+        loads, load_s = 0, 0.0
+        async with asyncio.timeout_at(deadline) as limit:
+            while True:
+                try:
+                    model = await self._models.get(model_id)
+                    return model, await self._infer_all(model, request, request_id), load_s
+                except (ModelNotFound, ModelNotReady):
+                    # Not loaded, or unloaded since its contract was read.
+                    self._models.forget(model_id)
+                    if loads == _MAX_LOADS:
+                        raise
+                loads += 1
+                limit.reschedule(None)
+                load_s += await self._loader.load(model_id, request.options)
+                limit.reschedule(deadline + load_s)
 
     async def _infer_all(
         self, model: LoadedModel, request: ClassificationRequest, request_id: str

@@ -26,7 +26,7 @@ class Endpoint(NamedTuple):
 
 
 _CLASSIFY: Final = "Labels and scores of an image"
-_CLASSIFY_DEFAULT: Final = "The same, by the default model"
+_CLASSIFY_DEFAULT: Final = "Labels and scores of an image, by the default model"
 
 # The first endpoint that matches answers.
 ENDPOINTS: Final = (
@@ -77,7 +77,9 @@ ENDPOINTS: Final = (
     Endpoint(
         "GET", "/health", "health", "200 when the default model is loaded, else 503", is_open=True
     ),
-    Endpoint("GET", "/ping", "health", "The same", is_open=True),
+    Endpoint(
+        "GET", "/ping", "health", "200 when the default model is loaded, else 503", is_open=True
+    ),
     Endpoint(
         "GET",
         "/metrics",
@@ -86,9 +88,13 @@ ENDPOINTS: Final = (
         "other",
         is_open=True,
     ),
-    Endpoint("GET", "/openapi.json", "openapi", "This description", is_open=True),
-    Endpoint("GET", "/docs", "docs", "This description as a page", "other", is_open=True),
-    Endpoint("GET", "/docs/{asset}", "docs_asset", "A file of that page", "other", is_open=True),
+    Endpoint("GET", "/openapi.json", "openapi", "The OpenAPI description", is_open=True),
+    Endpoint(
+        "GET", "/docs", "docs", "The OpenAPI description as a page to try", "other", is_open=True
+    ),
+    Endpoint(
+        "GET", "/docs/{asset}", "docs_asset", "A file of the page `/docs`", "other", is_open=True
+    ),
 )
 
 

@@ -8,6 +8,7 @@ that `PROMETHEUS_MULTIPROC_DIR` names. The process that is scraped adds all file
 import gzip
 import os
 import re
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -69,6 +70,10 @@ class Metrics:
             "gateway_model_load_duration_seconds",
             "Time of a model's load on demand, failed ones included.",
         )
+        self._register_stages(histogram)
+        self._register_cache(counter, gauge)
+
+    def _register_stages(self, histogram: Callable[..., Histogram]) -> None:
         stages = histogram(
             "gateway_stage_duration_seconds",
             "Time of one image in a stage: decode, infer (Triton's queue included), postprocess.",
@@ -77,6 +82,8 @@ class Metrics:
         self.decode_seconds, self.infer_seconds, self.postprocess_seconds = map(
             stages.labels, ("decode", "infer", "postprocess")
         )
+
+    def _register_cache(self, counter: Callable[..., Counter], gauge: Callable[..., Gauge]) -> None:
         lookups = counter(
             "gateway_cache_requests",
             "Images looked up in the cache: hit, miss, or shared with one in flight.",

@@ -1,0 +1,66 @@
+"""The modules that a classification passes, as docs/architecture.md lists them."""
+
+import asyncio
+import re
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+
+import gateway
+from gateway.settings import Settings
+from tests.asgi import in_process_gateway
+from tests.pictures import encode, gradient
+from tests.stack import ROOT, Stack
+
+PACKAGE = Path(gateway.__file__).parent
+MAX_MODULES = 14
+
+
+def listed_modules() -> list[str]:
+    """Of the numbered list in docs/architecture.md, relative to the package."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    chapter = text.split("## One request")[1].split("## ")[0]
+    return re.findall(r"^\d+\. `gateway/([a-z_/]+\.py)`", chapter, re.MULTILINE)
+
+
+def passed_modules(triton_url: str) -> list[str]:
+    """Modules whose functions run for one JPEG that is not in the cache, in order."""
+    found: dict[str, None] = {}
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        file = Path(frame.f_code.co_filename)
+        if event == "call" and is_noting and file.is_relative_to(PACKAGE):
+            found[str(file.relative_to(PACKAGE))] = None
+
+    is_noting = False
+
+    async def run() -> None:
+        nonlocal is_noting
+        settings = Settings(triton_url=triton_url, shared_memory_bytes=2**24)
+        async with in_process_gateway(settings) as service:
+            for width in (301, 302, 303):
+                # The first request reads the contract and registers the shared memory. Triton has
+                # answered the registration before the second one ends.
+                is_noting = width == 303
+                body = encode(gradient(width, 300), "JPEG")
+                assert await service.post("/models/test/vit", body, {}) == 200
+            is_noting = False
+
+    threading.setprofile(note)
+    sys.setprofile(note)
+    try:
+        asyncio.run(run())
+    finally:
+        threading.setprofile(None)
+        sys.setprofile(None)
+    return list(found)
+
+
+def test_request_passes_the_modules_that_the_docs_list(stack: Stack) -> None:
+    """Each is listed once, and there are few: a reader can follow a request."""
+    listed = listed_modules()
+
+    assert sorted(passed_modules(stack.triton_grpc_url)) == sorted(listed)
+    assert len(set(listed)) == len(listed)
+    assert len(listed) <= MAX_MODULES
