@@ -1,10 +1,10 @@
 """Logits of images seen before, in memory: the least recently used leave first."""
 
-import hashlib
 from collections.abc import Callable
 from time import monotonic
 from typing import Final, NamedTuple
 
+from blake3 import blake3
 from cachetools import TTLCache
 
 from gateway.tensors import Logits
@@ -18,13 +18,13 @@ class CacheKey(NamedTuple):
 
     contract_sha256: str
     """Of the model: weights, preprocessing and labels."""
-    image_sha256: bytes
+    image_blake3: bytes
     """Of the encoded image, so that raw and base64 bodies share an entry."""
 
 
 def cache_key(contract_sha256: str, image: bytes) -> CacheKey:
     """Key of an encoded image under a model; the same in every process."""
-    return CacheKey(contract_sha256, hashlib.sha256(image).digest())
+    return CacheKey(contract_sha256, blake3(image).digest())
 
 
 class LogitsCache:
