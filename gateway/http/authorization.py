@@ -10,10 +10,10 @@ from gateway.auth.tokens import bearer_token
 from gateway.errors import Unauthorized
 from gateway.http.state import State
 
-Endpoint = Callable[[Request[State]], Awaitable[Response]]
+Handler = Callable[[Request[State]], Awaitable[Response]]
 
 
-def authorized(endpoint: Endpoint) -> Endpoint:
+def authorized(endpoint: Handler) -> Handler:
     """The endpoint, for callers with a valid token alone; see `check_token`."""
 
     @wraps(endpoint)

@@ -6,8 +6,7 @@ from typing import Any, Final
 from starlette.routing import Route
 
 from gateway.http import discovery, openapi
-from gateway.http.authorization import Endpoint as Handler
-from gateway.http.authorization import authorized
+from gateway.http.authorization import Handler, authorized
 from gateway.http.classify import Classify
 from gateway.http.table import ENDPOINTS, Endpoint
 
