@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import get_args
 
 from exporter.checkpoint import load_checkpoint, quiet_libraries
-from exporter.graph import in_precision, save, trace
+from exporter.graph import convert_precision, save, trace
 from exporter.preprocessing import read_image_steps
 from gateway.modelspec import Dtype
 
@@ -25,7 +25,7 @@ def main() -> None:
     with quiet_libraries():
         checkpoint = load_checkpoint(options.preset, None, random_weights=True, allow_pickle=False)
         steps = read_image_steps(checkpoint.image_processor, 3)
-        graph = trace(in_precision(checkpoint.model, options.dtype), steps)
+        graph = trace(convert_precision(checkpoint.model, options.dtype), steps)
     options.file.parent.mkdir(exist_ok=True)
     # Half a file must not pass for a whole one in the next run.
     unfinished = options.file.with_suffix(".unfinished")

@@ -21,11 +21,11 @@ _REPOSITORY: Final = Path("model_repository")
 _INTERRUPTED: Final = 130
 _MAX_PORT: Final = 65535
 
-_OF_EXPORT_ALONE: Final = {
+_EXPORT_ONLY_OPTIONS: Final = {
     *("--name", "--output", "--replace", "--revision", "--init", "--allow-pickle"),
     *("--max-batch-size", "--instances", "--batch-delay-us"),
 }
-_EXPORT_FIRST: Final = "; export the model with `vitriton export` first, then serve its id"
+_EXPORT_HINT: Final = "; export the model with `vitriton export` first, then serve its id"
 
 _EXPORT_EXAMPLES: Final = """examples:
   vitriton export google/vit-base-patch16-224
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         options.run(options)
     except (LocalError, ExportError) as exc:
-        print(f"vitriton: error: {exc}{_commands(exc, options)}", file=sys.stderr)
+        print(f"vitriton: error: {exc}{_suggested_commands(exc, options)}", file=sys.stderr)
         raise SystemExit(1) from exc
     except InvalidSettings as exc:
         print(f"vitriton: error: {exc}", file=sys.stderr)
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise SystemExit(_INTERRUPTED) from exc
 
 
-def _commands(exc: Exception, options: argparse.Namespace) -> str:
+def _suggested_commands(exc: Exception, options: argparse.Namespace) -> str:
     """The commands that do what was asked, where an error knows the options for it."""
     if not isinstance(exc, NeedsOptions):
         return ""
@@ -93,7 +93,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
         names = {argument.partition("=")[0] for argument in unknown}
-        hint = _EXPORT_FIRST if options.run is _serve and names & _OF_EXPORT_ALONE else ""
+        hint = _EXPORT_HINT if options.run is _serve and names & _EXPORT_ONLY_OPTIONS else ""
         parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
     return options
 
@@ -121,7 +121,7 @@ def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         epilog=_SERVE_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    _add_what_to_serve(serve)
+    _add_serve_arguments(serve)
     serve.add_argument(
         "--cpu-latency",
         type=partial(_number, what="latency", largest=MAX_LATENCY_US),
@@ -132,7 +132,7 @@ def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     serve.set_defaults(run=_serve)
 
 
-def _add_what_to_serve(parser: argparse.ArgumentParser) -> None:
+def _add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     """What `doctor` has to know as well, to look at what `serve` would do."""
     parser.add_argument(
         "models",
@@ -235,7 +235,7 @@ def _add_doctor(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         description="Look at everything that `vitriton serve` would need with the same arguments,"
         " and at the model repository, and make nothing; exit code 1 if something is wrong.",
     )
-    _add_what_to_serve(doctor)
+    _add_serve_arguments(doctor)
     doctor.set_defaults(run=_doctor)
 
 
@@ -258,8 +258,8 @@ def _serve(options: argparse.Namespace) -> None:
     # Before gRPC is imported: it is forked here to exec only, and its handlers for other forks
     # would complain about each one.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
+    from deploy.local.model_selection import ExportFailed
     from deploy.local.serve import ServeRequest, serve
-    from deploy.local.wanted_models import ExportFailed
 
     request = ServeRequest(
         options.models,

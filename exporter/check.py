@@ -5,7 +5,7 @@ from pathlib import Path
 
 from exporter.checkpoint import load_checkpoint, quiet_libraries, read_labels, read_problem_type
 from exporter.entry import check_hash, read_entry
-from exporter.errors import ExportError, refusing
+from exporter.errors import ExportError, as_export_error
 from exporter.graph import load_graph, refuse_device_constants
 from exporter.preprocessing import read_image_steps
 from exporter.sample import make_sample
@@ -31,7 +31,7 @@ def check_entry(entry: Path, source: str | None, allow_pickle: bool) -> ModelSpe
     Raises:
         ExportError: They differ, or one of them cannot be read.
     """
-    with quiet_libraries(), refusing(f"{entry} cannot be checked"):
+    with quiet_libraries(), as_export_error(f"{entry} cannot be checked"):
         return _check(entry, source, allow_pickle)
 
 

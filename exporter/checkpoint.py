@@ -107,7 +107,7 @@ def _trained_model(folder: CheckpointFolder, files: CheckpointFiles, allow_pickl
             ignore_mismatched_sizes=True,
         )
     except Exception as exc:
-        # Broad on purpose, as in `exporter.errors.refusing`.
+        # Broad on purpose, as in `exporter.errors.as_export_error`.
         reason = reason_with_field(exc, folder.path, CONFIG_FILE, _read_architecture)
         raise ExportError(f"{folder.source} cannot be loaded: {reason}") from exc
     _refuse_other_weights(folder.source, report)

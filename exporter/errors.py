@@ -101,7 +101,7 @@ def _missing_library(exc: ImportError) -> str:
 
 
 @contextmanager
-def refusing(what: str) -> Iterator[None]:
+def as_export_error(what: str) -> Iterator[None]:
     """Turn every exception of a block into an `ExportError`: `what`, a colon, the reason.
 
     Broad on purpose: torch, transformers, safetensors and Pillow read files of strangers here, and

@@ -18,8 +18,15 @@ from exporter.checkpoint import (
 )
 from exporter.config_pbtxt import ServingOptions, build_model_config, check_options, to_pbtxt
 from exporter.digest import sha256_of
-from exporter.errors import NeedsOptions, refusing, shortened
-from exporter.graph import in_precision, load_graph, on_gpu, refuse_device_constants, save, trace
+from exporter.errors import NeedsOptions, as_export_error, shortened
+from exporter.graph import (
+    convert_precision,
+    load_graph,
+    on_gpu,
+    refuse_device_constants,
+    save,
+    trace,
+)
 from exporter.last_layer import with_short_last_layer
 from exporter.precision import Precision, choose_dtype
 from exporter.preprocessing import ImageSteps, read_image_steps
@@ -79,7 +86,7 @@ def export_model(request: ExportRequest) -> ModelSpec:
     check_options(request.options)
     refuse_unwritable(request.repository)
     dtype = choose_dtype(request.precision)
-    with quiet_libraries(), refusing(f"{request.source} cannot be exported"):
+    with quiet_libraries(), as_export_error(f"{request.source} cannot be exported"):
         log.info("loading %s", request.source)
         checkpoint = load_checkpoint(
             request.source, request.revision, request.random_weights, request.allow_pickle
@@ -161,7 +168,7 @@ def _build(
             verify(on_gpu(path), sample, GPU_TOLERANCE)
         return parity, None
     parity = verify(graph, sample)
-    graph = _saved(trace(in_precision(served, dtype), steps), path)
+    graph = _saved(trace(convert_precision(served, dtype), steps), path)
     runs = on_gpu(path) if has_gpu else graph
     return parity, measure_low_precision(runs, sample)
 

@@ -78,13 +78,13 @@ def trace(model: Any, steps: ImageSteps) -> torch.jit.ScriptModule:
     return graph
 
 
-def in_precision(model: Any, dtype: Dtype | Literal["fp64"]) -> Any:
+def convert_precision(model: Any, dtype: Dtype | Literal["fp64"]) -> Any:
     """`model` itself, which computes in another precision from now on."""
     # Models that keep tensors between calls, LeViT for one, drop those of float32 on `train`.
     return model.to(TORCH_DTYPES[dtype]).train().eval()
 
 
-def traces_one_program(model: Any, steps: ImageSteps) -> bool:
+def trace_ignores_batch_size(model: Any, steps: ImageSteps) -> bool:
     """Whether traces at two batch sizes are equal, operation by operation, constants included.
 
     Then no batch size is baked into the graph, and no code of the model asked for it.

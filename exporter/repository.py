@@ -17,7 +17,7 @@ from pathlib import Path
 
 from exporter.config_pbtxt import Profile
 from exporter.errors import ExportError
-from exporter.writable import nearest, refusals_told, try_writing
+from exporter.writable import explain_os_errors, nearest, try_writing
 
 log = logging.getLogger("exporter")
 
@@ -69,7 +69,7 @@ def stage_model(repository: Path, name: str, *, keeps_versions: bool) -> Iterato
         ExportError: The repository cannot be written to, or is the root of a file system.
     """
     staging = _staging_folder(repository)
-    with _refusals_told(repository):
+    with _explain_os_errors(repository):
         repository.mkdir(parents=True, exist_ok=True)
         staging.mkdir(exist_ok=True)
         _refuse_volume(repository, staging)
@@ -97,7 +97,7 @@ def refuse_unwritable(repository: Path) -> None:
         ExportError: As from `stage_model`.
     """
     staging = _staging_folder(repository)
-    with _refusals_told(repository):
+    with _explain_os_errors(repository):
         # First: beside a volume there is often nothing to write to either.
         _refuse_volume(repository, staging)
         try_writing(repository)
@@ -118,8 +118,8 @@ def _refuse_volume(repository: Path, staging: Path) -> None:
         )
 
 
-def _refusals_told(repository: Path) -> contextlib.AbstractContextManager[None]:
-    return refusals_told(
+def _explain_os_errors(repository: Path) -> contextlib.AbstractContextManager[None]:
+    return explain_os_errors(
         ExportError,
         "cannot write to",
         repository,

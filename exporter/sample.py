@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from exporter.errors import ExportError, reason_of
-from exporter.graph import in_precision, traces_one_program
+from exporter.graph import convert_precision, trace_ignores_batch_size
 from exporter.last_layer import with_short_last_layer
 from exporter.preprocessing import ImageSteps
 from gateway.modelspec import CHANNELS, INPUT_NAME
@@ -54,7 +54,7 @@ class Float64Logits:
         """`(len(indices), num_labels)`; none if the model does not run in float64."""
         missing = sorted(set(indices) - set(self._rows))
         if missing:
-            in_precision(self._model, "fp64")
+            convert_precision(self._model, "fp64")
             try:
                 logits = eager_logits(
                     self._model, self._steps, self._images[missing], torch.float64
@@ -62,7 +62,7 @@ class Float64Logits:
             except ExportError:
                 return None
             finally:
-                in_precision(self._model, "fp32")
+                convert_precision(self._model, "fp32")
             self._rows.update(zip(missing, logits, strict=True))
         return torch.stack([self._rows[index] for index in indices])
 
@@ -79,21 +79,21 @@ def make_sample(model: Any, steps: ImageSteps, max_batch_size: int) -> Sample:
     images = sample_images(images_to_verify(max_batch_size), steps)
     expected = eager_logits(model, steps, images)
     is_large = sum(parameter.numel() for parameter in model.parameters()) > _EVERY_SIZE_PARAMETERS
-    some_suffice = is_large and traces_one_program(with_short_last_layer(model), steps)
+    may_skip_sizes = is_large and trace_ignores_batch_size(with_short_last_layer(model), steps)
     return Sample(
         images,
         expected,
-        batch_sizes_to_verify(max_batch_size, some_suffice),
+        batch_sizes_to_verify(max_batch_size, may_skip_sizes),
         Float64Logits(model, steps, images),
     )
 
 
-def batch_sizes_to_verify(max_batch_size: int, some_suffice: bool) -> tuple[int, ...]:
+def batch_sizes_to_verify(max_batch_size: int, may_skip_sizes: bool) -> tuple[int, ...]:
     """Batch sizes to compare, ascending: all that can be served.
 
     Where some suffice, the powers of two, three, and the two largest.
     """
-    if not some_suffice:
+    if not may_skip_sizes:
         return tuple(range(1, max_batch_size + 1))
     powers = {2**i for i in range(max_batch_size.bit_length())}
     wanted = powers | {3, max_batch_size - 1, max_batch_size}

@@ -10,7 +10,7 @@ from typing import Final
 import torch
 from transformers.modeling_utils import load_state_dict
 
-from exporter.errors import ExportError, refusing
+from exporter.errors import ExportError, as_export_error
 from exporter.folder import HOW_TO_MERGE
 from exporter.precision import TORCH_DTYPES
 
@@ -53,7 +53,7 @@ def stored_dtype(source: str, files: Iterable[Path]) -> str | None:
 
 def _describe(source: str, file: Path) -> dict[str, torch.Tensor]:
     what = f"{source} cannot be loaded: {file.name}"
-    with refusing(f"{what} is damaged"):
+    with as_export_error(f"{what} is damaged"):
         try:
             tensors: dict[str, torch.Tensor] = load_state_dict(
                 file, map_location="meta", weights_only=True

@@ -44,7 +44,7 @@ def nearest(folder: Path) -> Path:
 
 
 @contextmanager
-def refusals_told(
+def explain_os_errors(
     error: type[Exception], doing: str, folder: Path, elsewhere: str, outcome: str = ""
 ) -> Iterator[None]:
     """Tell what the system refuses in the block as one line with the path and the way out.

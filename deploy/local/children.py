@@ -77,7 +77,7 @@ def kill_session(process: Process) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-async def until(
+async def wait_until_ready(
     ready: Callable[[], Awaitable[T | None]], process: Process, name: str, timeout_s: float
 ) -> T:
     """Ask `ready` until it gives something true.
@@ -88,7 +88,7 @@ async def until(
     try:
         async with asyncio.timeout(timeout_s):
             while True:
-                answer = await or_ended(ready(), process, name)
+                answer = await result_unless_exited(ready(), process, name)
                 if answer:
                     return answer
                 await asyncio.sleep(_POLL_S)
@@ -96,7 +96,7 @@ async def until(
         raise LocalError(f"{name} was not ready within {timeout_s:g} s") from exc
 
 
-async def or_ended(work: Awaitable[T], process: Process, name: str) -> T:
+async def result_unless_exited(work: Awaitable[T], process: Process, name: str) -> T:
     """Result of `work`, unless the process ends before.
 
     Raises:
@@ -108,20 +108,20 @@ async def or_ended(work: Awaitable[T], process: Process, name: str) -> T:
         await asyncio.wait({task, end}, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             return task.result()
-        raise LocalError(f"{name} ended {describe_end(end.result())} while it was starting")
+        raise LocalError(f"{name} ended {describe_exit(end.result())} while it was starting")
     finally:
         task.cancel()
         end.cancel()
 
 
-def describe_end(returncode: int) -> str:
+def describe_exit(returncode: int) -> str:
     """How a process ended, in words."""
     if returncode < 0:
         return f"by signal {signal.Signals(-returncode).name}"
     return f"with exit code {returncode}"
 
 
-async def first_end_of(pids: Sequence[int]) -> int:
+async def wait_for_first_exit(pids: Sequence[int]) -> int:
     """Wait for the first of these processes, not children of ours, to end; its pid."""
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[int] = loop.create_future()

@@ -21,8 +21,8 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 from deploy.local.demo_folder import (
     RECIPE_FILE,
     checkpoint_of,
-    demo_refusals_told,
-    is_made,
+    explain_demo_errors,
+    is_trained,
     recipe,
     refuse_unwritable_demo,
 )
@@ -64,8 +64,8 @@ def prepare_demo(folder: Path) -> Path:
         LocalError: The folder cannot be written to, or training did not reach `MIN_ACCURACY`.
     """
     refuse_unwritable_demo(folder)
-    with demo_refusals_told(folder):
-        if not is_made(folder):
+    with explain_demo_errors(folder):
+        if not is_trained(folder):
             _make(folder)
     return checkpoint_of(folder)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from deploy.local.errors import LocalError
-from exporter.writable import refusals_told, try_writing
+from exporter.writable import explain_os_errors, try_writing
 
 DEMO_MODEL: Final = "vitriton/vit-digits"
 DEMO_FOLDER: Final = Path("demo")
@@ -27,7 +27,7 @@ def recipe() -> str:
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
 
 
-def is_made(folder: Path) -> bool:
+def is_trained(folder: Path) -> bool:
     """Whether the folder holds the demo as this version makes it."""
     made_by = checkpoint_of(folder) / RECIPE_FILE
     return made_by.is_file() and made_by.read_bytes() == recipe().encode()
@@ -39,14 +39,14 @@ def refuse_unwritable_demo(folder: Path) -> None:
     Raises:
         LocalError: With the path and the way out.
     """
-    with demo_refusals_told(folder):
-        if not is_made(folder):
+    with explain_demo_errors(folder):
+        if not is_trained(folder):
             try_writing(folder)
 
 
-def demo_refusals_told(folder: Path) -> AbstractContextManager[None]:
+def explain_demo_errors(folder: Path) -> AbstractContextManager[None]:
     """Tell what the system refuses in the block as one line, a LocalError."""
-    return refusals_told(
+    return explain_os_errors(
         LocalError,
         "the demo cannot be kept in",
         folder,

@@ -11,8 +11,13 @@ from typing import Final
 from deploy.local.demo_folder import DEMO_MODEL
 from deploy.local.embedded_triton import find_embedded_triton, has_nvidia_gpu
 from deploy.local.errors import LocalError
+from deploy.local.model_selection import (
+    reason_to_export,
+    refuse_impossible_export,
+    refuse_unusable_ids,
+    served_id,
+)
 from deploy.local.port import open_port
-from deploy.local.wanted_models import refuse_export, refuse_ids, served_id, why_export
 from deploy.local.work_folder import SHM, temporary_folder
 from exporter.entry import check_hash, read_entry
 from exporter.errors import ExportError
@@ -110,15 +115,15 @@ def _repository(repository: Path, entries: int) -> str:
 
 
 def _ids(models: list[str], repository: Path) -> str:
-    refuse_ids(models, repository)
+    refuse_unusable_ids(models, repository)
     return ", ".join(served_id(model) for model in models or [DEMO_MODEL])
 
 
 def _serving(model: str, repository: Path, precision: str) -> str:
-    reason = why_export(model, repository, precision)
+    reason = reason_to_export(model, repository, precision)
     if reason is None:
         return f"{repository} holds it"
-    refuse_export(model, repository)
+    refuse_impossible_export(model, repository)
     return f"`serve` exports it first: {reason}"
 
 

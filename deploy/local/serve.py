@@ -19,14 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from deploy.local.children import describe_end, kill_session, running, until
+from deploy.local.children import describe_exit, kill_session, running, wait_until_ready
 from deploy.local.cpu_latency import cpu_latency, ignored_because
 from deploy.local.demo_folder import DEMO_FOLDER, DEMO_MODEL
 from deploy.local.embedded_triton import EmbeddedTriton, find_embedded_triton
 from deploy.local.errors import LocalError
+from deploy.local.model_selection import ExportFailed, prepare_models
 from deploy.local.port import open_port
 from deploy.local.triton_server import TRITON_LOG, RunningTriton, running_triton
-from deploy.local.wanted_models import ExportFailed, prepare_models
 from deploy.local.work_folder import work_folder
 from gateway.settings import load_settings
 
@@ -130,14 +130,14 @@ async def _serve(
             async with _running_gateway(triton, model_ids[0], listener) as gateway:
                 children.append(gateway)
                 url = _url(listener)
-                await until(
+                await wait_until_ready(
                     lambda: asyncio.to_thread(_is_healthy, url),
                     gateway,
                     "the gateway",
                     _GATEWAY_START_TIMEOUT_S,
                 )
                 _say_ready(url, model_ids, triton)
-                await _until_one_ends(triton, gateway)
+                await _wait_for_unexpected_exit(triton, gateway)
     except asyncio.CancelledError:
         if not stopping.is_set():
             raise
@@ -190,7 +190,7 @@ def _is_healthy(url: str) -> bool:
         return False
 
 
-async def _until_one_ends(triton: RunningTriton, gateway: Process) -> None:
+async def _wait_for_unexpected_exit(triton: RunningTriton, gateway: Process) -> None:
     """Wait for a process to end by itself; that is always an error.
 
     Raises:
@@ -198,14 +198,14 @@ async def _until_one_ends(triton: RunningTriton, gateway: Process) -> None:
     """
     triton_end = asyncio.ensure_future(triton.process.wait())
     gateway_end = asyncio.ensure_future(gateway.wait())
-    stub_end = asyncio.ensure_future(triton.first_stub_end())
+    stub_end = asyncio.ensure_future(triton.wait_for_stub_exit())
     ends = {triton_end, gateway_end, stub_end}
     try:
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if triton_end.done():
-            raise LocalError(f"Triton ended {describe_end(triton_end.result())}")
+            raise LocalError(f"Triton ended {describe_exit(triton_end.result())}")
         if gateway_end.done():
-            raise LocalError(f"the gateway ended {describe_end(gateway_end.result())}")
+            raise LocalError(f"the gateway ended {describe_exit(gateway_end.result())}")
         raise LocalError("a model's process in Triton ended, and Triton does not start it again")
     finally:
         for end in ends:

@@ -12,7 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from deploy.local.children import descendants, first_end_of, or_ended, running, until
+from deploy.local.children import (
+    descendants,
+    result_unless_exited,
+    running,
+    wait_for_first_exit,
+    wait_until_ready,
+)
 from deploy.local.embedded_triton import (
     EmbeddedTriton,
     assemble_backend_directory,
@@ -20,9 +26,9 @@ from deploy.local.embedded_triton import (
 )
 from deploy.local.errors import LocalError
 from deploy.local.work_folder import (
+    explain_temporary_errors,
     remove_shared_memory,
     shared_memory_prefix,
-    told_as_temporary,
 )
 from gateway.errors import GatewayError
 from gateway.runtime.processors import available_cpus
@@ -60,13 +66,13 @@ class RunningTriton:
         async with TritonClient(self.grpc_url) as client:
             try:
                 loading = client.load_model(model_id, _LOAD_TIMEOUT_S)
-                await or_ended(loading, self.process, "Triton")
+                await result_unless_exited(loading, self.process, "Triton")
             except GatewayError as exc:
                 raise LocalError(str(exc)) from exc
 
-    async def first_stub_end(self) -> int:
+    async def wait_for_stub_exit(self) -> int:
         """Wait for the death of a model's process, which Triton neither mends nor reports."""
-        return await first_end_of(descendants(self.process, _STUB_NAME))
+        return await wait_for_first_exit(descendants(self.process, _STUB_NAME))
 
 
 @asynccontextmanager
@@ -84,7 +90,7 @@ async def running_triton(
         LocalError: It did not start.
     """
     backends = work / "backends"
-    with told_as_temporary(work):
+    with explain_temporary_errors(work):
         assemble_backend_directory(triton, backends)
     grpc_port, metrics_port = free_ports(2)
     log = work / TRITON_LOG
@@ -114,16 +120,16 @@ async def running_triton(
                 process, f"127.0.0.1:{grpc_port}", f"http://127.0.0.1:{metrics_port}/metrics", log
             )
             async with TritonClient(server.grpc_url) as client:
-                await _until_live(client, server)
+                await _wait_until_live(client, server)
             yield server
     finally:
         # Triton clears up after itself unless it is killed.
         remove_shared_memory(work)
 
 
-async def _until_live(client: TritonClient, server: RunningTriton) -> None:
+async def _wait_until_live(client: TritonClient, server: RunningTriton) -> None:
     try:
-        await until(client.is_live, server.process, "Triton", _START_TIMEOUT_S)
+        await wait_until_ready(client.is_live, server.process, "Triton", _START_TIMEOUT_S)
     except LocalError as exc:
         last = await asyncio.to_thread(_last_line, server.log)
         raise LocalError(f"{exc}: {last}") from exc

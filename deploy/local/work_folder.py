@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from deploy.local.errors import LocalError
-from exporter.writable import refusals_told, try_writing
+from exporter.writable import explain_os_errors, try_writing
 
 SHM: Final = Path("/dev/shm")  # noqa: S108 - where Triton's python backend keeps its regions
 
@@ -38,7 +38,7 @@ def temporary_folder() -> Path:
             f"no temporary folder can be written, {tried} neither; let this user write there,"
             f" make room there, or {_ELSEWHERE}"
         ) from exc
-    with told_as_temporary(folder):
+    with explain_temporary_errors(folder):
         try_writing(folder)
         if os.statvfs(folder).f_flag & os.ST_NOEXEC:
             raise LocalError(
@@ -47,9 +47,9 @@ def temporary_folder() -> Path:
     return folder
 
 
-def told_as_temporary(folder: Path) -> AbstractContextManager[None]:
+def explain_temporary_errors(folder: Path) -> AbstractContextManager[None]:
     """Tell what the system refuses in the block as one line, a LocalError."""
-    return refusals_told(LocalError, "cannot write temporary files to", folder, _ELSEWHERE)
+    return explain_os_errors(LocalError, "cannot write temporary files to", folder, _ELSEWHERE)
 
 
 @contextmanager
@@ -61,7 +61,7 @@ def work_folder() -> Iterator[Path]:
     """
     parent = temporary_folder()
     remove_abandoned(parent)
-    with told_as_temporary(parent):
+    with explain_temporary_errors(parent):
         folder, lock = _locked_folder(parent)
     try:
         yield folder

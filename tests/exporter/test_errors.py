@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from exporter.diagnosis import reason_with_field
 from exporter.entry import read_entry
-from exporter.errors import ExportError, reason_of, refusing, shortened
+from exporter.errors import ExportError, as_export_error, reason_of, shortened
 from tests.exporter.entries import edit, refusal
 from tests.stack import output_of_failed_serve, run_vitriton
 
@@ -63,9 +63,9 @@ def test_long_text_ends_with_a_sentence_or_a_word() -> None:
 
 def test_last_resort_takes_whatever_comes() -> None:
     """But leaves an error of ours as it is."""
-    with pytest.raises(ExportError) as foreign, refusing("the model cannot be exported"):
+    with pytest.raises(ExportError) as foreign, as_export_error("the model cannot be exported"):
         raise MemoryError
-    with pytest.raises(ExportError) as own, refusing("the model cannot be exported"):
+    with pytest.raises(ExportError) as own, as_export_error("the model cannot be exported"):
         raise ExportError("no")
 
     assert str(foreign.value) == "the model cannot be exported: MemoryError"

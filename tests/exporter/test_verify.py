@@ -13,10 +13,10 @@ from exporter.errors import ExportError
 from exporter.export import ExportRequest, export_model
 from exporter.graph import (
     ServedClassifier,
+    convert_precision,
     device_constants,
-    in_precision,
     trace,
-    traces_one_program,
+    trace_ignores_batch_size,
 )
 from exporter.preprocessing import ImageSteps, Normalization
 from exporter.sample import (
@@ -34,7 +34,7 @@ from tests.checkpoints import save_vit
 from tests.families.checkpoints import AMPLIFYING, save_family
 
 MAX_BATCH = 8
-SIZES = batch_sizes_to_verify(MAX_BATCH, some_suffice=False)
+SIZES = batch_sizes_to_verify(MAX_BATCH, may_skip_sizes=False)
 SIZE = Size(height=16, width=16)
 STEPS = ImageSteps(
     Preprocessing(resize=SIZE, resample="bilinear"),
@@ -216,7 +216,7 @@ def test_tensors_kept_from_float32_do_not_hinder_half_precision() -> None:
     model = KeepsTensors().eval()
     sample = sample_of(model)
 
-    graph = trace(in_precision(model, "bf16"), STEPS)
+    graph = trace(convert_precision(model, "bf16"), STEPS)
 
     report = measure_low_precision(graph, sample)
     assert 0 < report.max_abs_logit_difference < 0.1
@@ -371,9 +371,9 @@ def test_group_norm_computes_as_exactly_as_in_transformers() -> None:
 
 def test_batch_sizes_are_all_or_a_selection() -> None:
     """The selection: both ends, the powers of two, three, and the largest but one."""
-    assert batch_sizes_to_verify(32, some_suffice=True) == (1, 2, 3, 4, 8, 16, 31, 32)
-    assert batch_sizes_to_verify(1, some_suffice=True) == (1,)
-    assert batch_sizes_to_verify(5, some_suffice=False) == (1, 2, 3, 4, 5)
+    assert batch_sizes_to_verify(32, may_skip_sizes=True) == (1, 2, 3, 4, 8, 16, 31, 32)
+    assert batch_sizes_to_verify(1, may_skip_sizes=True) == (1,)
+    assert batch_sizes_to_verify(5, may_skip_sizes=False) == (1, 2, 3, 4, 5)
 
 
 class BatchInTensor(Classifier):
@@ -405,7 +405,7 @@ def test_program_that_depends_on_the_batch_size_is_told_apart(
     model: type[Classifier], is_one: bool
 ) -> None:
     """By constants, by tensors and by operations."""
-    assert traces_one_program(model().eval(), STEPS) is is_one
+    assert trace_ignores_batch_size(model().eval(), STEPS) is is_one
 
 
 @pytest.mark.parametrize(

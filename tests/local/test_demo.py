@@ -8,7 +8,7 @@ import torch
 from torch.nn.modules.module import register_module_forward_hook
 
 from deploy.local import demo
-from deploy.local.demo_folder import RECIPE_FILE, checkpoint_of, is_made, recipe
+from deploy.local.demo_folder import RECIPE_FILE, checkpoint_of, is_trained, recipe
 from deploy.local.digits import load_split
 
 
@@ -22,7 +22,7 @@ def test_demo_is_made_where_its_recipe_is_this_one(
     checkpoint_of(tmp_path).mkdir()
     (checkpoint_of(tmp_path) / RECIPE_FILE).write_bytes(content)
 
-    assert is_made(tmp_path) is made
+    assert is_trained(tmp_path) is made
 
 
 def test_training_takes_one_processor_and_gives_the_others_back(

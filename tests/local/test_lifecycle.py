@@ -16,7 +16,7 @@ import pytest
 import tritonclient.grpc
 from safetensors.torch import load_file, save_file
 
-from deploy.local.wanted_models import HUB_MODEL, prepare_models
+from deploy.local.model_selection import HUB_MODEL, prepare_models
 from exporter.config_pbtxt import ServingOptions
 from exporter.export import ExportRequest, export_model
 from exporter.repository import versions_of

@@ -52,7 +52,7 @@ async def prepare_models(models: list[str], repository: Path, precision: str) ->
     """
     if not models:
         return await _prepare_defaults(repository, precision)
-    refuse_ids(models, repository)
+    refuse_unusable_ids(models, repository)
     for model in models:
         await _prepare(model, repository, precision)
     # In the order given, without repetition.
@@ -65,7 +65,7 @@ def served_id(model: str) -> str:
     return model if folder is None else folder.resolve().name
 
 
-def refuse_ids(models: list[str], repository: Path) -> None:
+def refuse_unusable_ids(models: list[str], repository: Path) -> None:
     """Refuse checkpoint folders whose names will not do as ids.
 
     Raises:
@@ -91,7 +91,7 @@ def refuse_ids(models: list[str], repository: Path) -> None:
 async def _prepare_defaults(repository: Path, precision: str) -> list[str]:
     """The hub's ViT if it is to be had, and always the demo, which needs no download."""
     await _prepare(DEMO_MODEL, repository, precision)
-    is_there = not why_export(HUB_MODEL, repository, precision)
+    is_there = not reason_to_export(HUB_MODEL, repository, precision)
     if not is_there and not await asyncio.to_thread(_hub_has, HUB_MODEL):
         log.info("%s is not cached and the hub does not answer: serving the demo", HUB_MODEL)
         return [DEMO_MODEL]
@@ -104,10 +104,10 @@ async def _prepare_defaults(repository: Path, precision: str) -> list[str]:
 
 
 async def _prepare(model: str, repository: Path, precision: str) -> None:
-    reason = await asyncio.to_thread(why_export, model, repository, precision)
+    reason = await asyncio.to_thread(reason_to_export, model, repository, precision)
     if reason is None:
         return
-    refuse_export(model, repository)
+    refuse_impossible_export(model, repository)
     log.info("exporting %s: %s", model, reason)
     argv = [sys.executable, "-m", "deploy.cli", "export", model]
     options = ["--output", str(repository), "--precision", precision]
@@ -117,7 +117,7 @@ async def _prepare(model: str, repository: Path, precision: str) -> None:
             raise ExportFailed(f"{model} could not be exported")
 
 
-def refuse_export(model: str, repository: Path) -> None:
+def refuse_impossible_export(model: str, repository: Path) -> None:
     """Refuse at once what the export would refuse as well, seconds later.
 
     Raises:
@@ -130,7 +130,7 @@ def refuse_export(model: str, repository: Path) -> None:
         refuse_unwritable_demo(DEMO_FOLDER)
 
 
-def why_export(model: str, repository: Path, precision: str) -> str | None:
+def reason_to_export(model: str, repository: Path, precision: str) -> str | None:
     """Why the repository's entry will not do; none if it will."""
     folder = repository / triton_model_name(served_id(model))
     if not folder.is_dir():
