@@ -28,10 +28,9 @@ DEFAULT_CPU_MAX_BATCH_SIZE: Final = 8
 
 # TorchScript's executor specialises the graph during the first calls of a shape.
 _WARMUP_CALLS: Final = 3
-# Two on a GPU: one computes while the other copies; more rarely help. Two on a CPU, each with half
-# of the threads: fewer that wait for each other. Not where others than our backend may serve it,
-# which would give each all of the threads.
-_INSTANCES: Final[dict[Profile, int]] = {"auto": 1, "cpu": 2, "gpu": 2}
+# Two on a GPU: one computes while the other copies; more rarely help. On a CPU one has all threads:
+# several that compute side by side wait for each other.
+_INSTANCES: Final[dict[Profile, int]] = {"auto": 1, "cpu": 1, "gpu": 2}
 _KINDS: Final[dict[Profile, int]] = {
     # A GPU where there is one, else the CPU.
     "auto": pb.ModelInstanceGroup.KIND_AUTO,
@@ -39,9 +38,6 @@ _KINDS: Final[dict[Profile, int]] = {
     # An error where there is no GPU, rather than a slow server nobody asked for.
     "gpu": pb.ModelInstanceGroup.KIND_GPU,
 }
-# To Triton's rate limiter 1 is the first choice. The others get this: while the first is free,
-# hardly an image goes to them.
-_LAST_CHOICE: Final = 1000
 # On a CPU the thread count is the machine's, not the model's: OMP_NUM_THREADS.
 _GPU_PARAMETERS: Final = {
     "ENABLE_WEIGHT_SHARING": "true",
@@ -91,7 +87,11 @@ def build_model_config(
         output=[
             pb.ModelOutput(name=OUTPUT_NAME, data_type=pb.TYPE_FP32, dims=[len(spec.id2label)])
         ],
-        instance_group=_instance_groups(profile, options.instances or _INSTANCES[profile]),
+        instance_group=[
+            pb.ModelInstanceGroup(
+                kind=_KINDS[profile], count=options.instances or _INSTANCES[profile]
+            )
+        ],
         # No preferred sizes and no queue policy: batches grow by themselves while one is
         # computed, and any queue policy turns off Triton's payload prefetching
         # (https://github.com/triton-inference-server/server/issues/8870).
@@ -104,20 +104,6 @@ def build_model_config(
             name: pb.ModelParameter(string_value=value) for name, value in parameters.items()
         },
     )
-
-
-def _instance_groups(profile: Profile, count: int) -> list[pb.ModelInstanceGroup]:
-    """One group, but on a CPU two: a lone image finds the first instance's caches warm.
-
-    The priorities count where Triton runs with `--rate-limit=execution_count`.
-    """
-    kind = _KINDS[profile]
-    if profile != "cpu" or count == 1:
-        return [pb.ModelInstanceGroup(kind=kind, count=count)]
-    return [
-        pb.ModelInstanceGroup(kind=kind, count=size, rate_limiter=pb.ModelRateLimiter(priority=n))
-        for size, n in ((1, 1), (count - 1, _LAST_CHOICE))
-    ]
 
 
 def check_options(options: ServingOptions) -> None:

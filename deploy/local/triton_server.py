@@ -94,16 +94,13 @@ async def running_triton(
         assemble_backend_directory(triton, backends)
     grpc_port, metrics_port = free_ports(2)
     log = work / TRITON_LOG
-    on_gpu = has_nvidia_gpu()
     argv: list[str | Path] = [
         triton.tritonserver,
         f"--model-repository={repository}",
         f"--backend-directory={backends}",
         "--model-control-mode=explicit",
         # A model without that variant is served by its config.pbtxt.
-        f"--model-config-name={'gpu' if on_gpu else 'cpu'}",
-        # Heeds the priorities of a CPU's instances; on a GPU they have none.
-        *(() if on_gpu else ("--rate-limit=execution_count",)),
+        f"--model-config-name={'gpu' if has_nvidia_gpu() else 'cpu'}",
         "--disable-auto-complete-config",
         "--allow-http=false",
         "--grpc-address=127.0.0.1",
@@ -153,10 +150,10 @@ def _environment(triton: EmbeddedTriton) -> dict[str, str]:
     return {
         # torch counts the host's cores, not those this process may use.
         "OMP_NUM_THREADS": str(available_cpus()),
-        # A model's thread that waits for the others spins for up to milliseconds, on a processor
-        # that another instance or the gateway could use; libgomp does not know of other processes.
-        # Many fewer turns, and a virtual machine that is slow to wake a thread does so for each
-        # operator: docs/decisions/0009-instances-on-a-cpu.md.
+        # A model's thread that waits for the others spins for up to milliseconds on a processor
+        # that the gateway could use; libgomp does not know of other processes. With many fewer
+        # turns the threads sleep between operators, and a virtual machine may wake them slowly:
+        # docs/decisions/0009-instances-on-a-cpu.md.
         "GOMP_SPINCOUNT": "4000",
         # malloc would give the memory of each batch back to the kernel, which has to map and clear
         # it anew for the next: a fortieth of the model's time. 32 MiB is the first one's maximum.
