@@ -27,7 +27,7 @@ from exporter.graph import (
     save,
     trace,
 )
-from exporter.last_layer import with_short_last_layer
+from exporter.optimisation.last_layer import with_short_last_layer
 from exporter.precision import Precision, choose_dtype
 from exporter.preprocessing import ImageSteps, read_image_steps
 from exporter.repository import StagedModel, refuse_unwritable, stage_model

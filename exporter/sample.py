@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from exporter.errors import ExportError, reason_of
 from exporter.graph import convert_precision, trace_ignores_batch_size
-from exporter.last_layer import with_short_last_layer
+from exporter.optimisation.last_layer import with_short_last_layer
 from exporter.preprocessing import ImageSteps
 from gateway.modelspec import CHANNELS, INPUT_NAME
 
