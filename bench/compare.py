@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
-from bench.idle import awake
+from bench.idle import processors_awake
 from bench.measure import Measured, measure
 from bench.models import NULL, graph_of, prepare, wanted
 from bench.pictures import LARGE, SMALL, write_picture
@@ -64,7 +64,7 @@ def compare(options: argparse.Namespace) -> dict[str, list[Measured]]:
     load = closed(options.concurrency, options.seconds)
     rounds: dict[str, list[Measured]] = {}
     with contextlib.ExitStack() as stack:
-        if options.awake and not stack.enter_context(awake()):
+        if options.awake and not stack.enter_context(processors_awake()):
             raise SystemExit("bench: --awake takes root, and idle processors that can spin")
         servers = {}
         for what in options.what:

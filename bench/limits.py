@@ -97,7 +97,7 @@ def _candidates(picture: bytes) -> dict[str, float]:
 
 
 def graph_speeds(
-    path: Path, batch: int, threads: int, durations: Iterable[float], *, fused: bool = False
+    path: Path, batch: int, threads: int, durations: Iterable[float]
 ) -> Iterator[dict[str, float]]:
     """Images a second and milliseconds a call of a frozen graph, the best device there is.
 
@@ -106,9 +106,7 @@ def graph_speeds(
         batch: Images in a call.
         threads: Of torch, on a CPU.
         durations: Seconds of each measurement.
-        fused: Have oneDNN fuse its operators, as our backend does on a CPU for such batches.
     """
-    torch.jit.enable_onednn_fusion(fused)
     torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with warnings.catch_warnings(), torch.inference_mode():
@@ -141,7 +139,6 @@ def main() -> None:
     parser.add_argument("path", type=Path)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--fused", action="store_true")
     options = parser.parse_args()
     # As the gateway does it: the limit is to be the lowest there is.
     keep_freed_memory()
@@ -151,10 +148,7 @@ def main() -> None:
         print(json.dumps({"cpu_ms": floor(options.path.read_bytes())}))
     else:
         durations = map(float, sys.stdin)
-        speeds = graph_speeds(
-            options.path, options.batch, options.threads, durations, fused=options.fused
-        )
-        for speed in speeds:
+        for speed in graph_speeds(options.path, options.batch, options.threads, durations):
             print(json.dumps(speed), flush=True)
 
 

@@ -101,15 +101,11 @@ class LoneGraph:
 
 
 @contextmanager
-def lone_graph(path: Path, batch: int, threads: int, *, fused: bool = False) -> Iterator[LoneGraph]:
+def lone_graph(path: Path, batch: int, threads: int) -> Iterator[LoneGraph]:
     """A graph that waits to be measured; its process ends with the block."""
     argv = [sys.executable, "-m", "bench.limits", "graph", str(path)]
     with subprocess.Popen(
-        [
-            *argv,
-            *("--batch", str(batch), "--threads", str(threads)),
-            *(("--fused",) if fused else ()),
-        ],
+        [*argv, "--batch", str(batch), "--threads", str(threads)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

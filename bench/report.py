@@ -22,11 +22,11 @@ _COLORS: Final = {
 _MARKDOWN: Final = "| {} | {} | {} | {} | {} |"
 _KEPT: Final = {True: "yes", False: "**no**"}
 _IDLE: Final = {
-    True: "Processors were kept awake, as by `vitriton serve --cpu-latency 0`: one that halts is"
-    " given to others on a shared host and comes back late. What depends on it was measured with"
-    " processors that halt as well, in a block of its own before the rest.",
-    False: "Idle processors halted, as the kernel has it: to keep them awake takes root,"
-    " /dev/cpu_dma_latency, and a kernel that lets them spin.",
+    True: "Processors were kept awake: a shared host lends a halted processor to other guests, and"
+    " it comes back late. What depends on halting was also measured with processors that halt,"
+    " before the rest.",
+    False: "Idle processors halted: keeping them awake takes root, /dev/cpu_dma_latency, and a"
+    " kernel that lets them spin.",
 }
 
 
@@ -272,11 +272,7 @@ def _lone_image_ms(model: dict[str, Any]) -> tuple[float, float]:
     return behind, float(median(model["graph_single_ms"]))
 
 
-_FASTER_GRAPHS: Final = {
-    "exported_graph": "`vitriton export` leaves out of it what no logit depends on.",
-    "fused_graph": "On a CPU our backend has oneDNN fuse the operators of the batches that come"
-    " most.",
-}
+_EXPORTED: Final = "exported_graph"
 
 
 def _tiny_table(tiny: dict[str, Any]) -> Iterator[str]:
@@ -284,7 +280,11 @@ def _tiny_table(tiny: dict[str, Any]) -> Iterator[str]:
     yield " ".join(
         [
             "The promises are held against the graph of transformers.",
-            *(text for key, text in _FASTER_GRAPHS.items() if key in tiny),
+            *(
+                ["`vitriton export` leaves out of it what no logit depends on."]
+                if _EXPORTED in tiny
+                else []
+            ),
             "In process means the graph that ours serves and the same decoder behind FastAPI,"
             " without Triton: what the way to Triton and back costs a model that computes.\n",
         ]
@@ -295,10 +295,9 @@ def _tiny_table(tiny: dict[str, Any]) -> Iterator[str]:
     )
     yield "|---" * 6 + "|"
     yield _graph_row("the graph alone", tiny["graph_images_per_s"], tiny["graph_single_ms"])
-    for key, name in (("exported_graph", "as exported"), ("fused_graph", "as served, fused")):
-        if key in tiny:
-            alone = tiny[key]
-            yield _graph_row(f"the graph alone, {name}", alone["images_per_s"], alone["single_ms"])
+    if _EXPORTED in tiny:
+        alone = tiny[_EXPORTED]
+        yield _graph_row("the graph alone, as exported", alone["images_per_s"], alone["single_ms"])
     for server, rounds in tiny["rounds"].items():
         one = tiny["one_client"][server]
         yield (

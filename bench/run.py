@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple, get_args
 
 import torch
 
-from bench.idle import awake, can_be_awake
+from bench.idle import can_keep_awake, processors_awake
 from bench.machine import machine
 from bench.measure import LoneGraph, Measured, lone_graph, measure, run_json
 from bench.models import BASE, BASE_BF16, NULL, TINY, graph_of, prepare, raw_graph_of, wanted
@@ -60,7 +60,7 @@ def closed(concurrency: int, seconds: float = SECONDS) -> list[str]:
 def decoding(small: Path, large: Path) -> dict[str, Any]:
     """CPU milliseconds of decoding and resizing, with no server around."""
     say("the limit of decoding")
-    with awake():
+    with processors_awake():
         return {
             "small": run_json(["-m", "bench.limits", "decode", str(small)]),
             "large": run_json(["-m", "bench.limits", "decode", str(large)]),
@@ -85,11 +85,11 @@ def null_model(repository: Path, small: Path) -> dict[str, Any]:
         for server in servers:
             measure(server, NULL, small, closed(CONCURRENCY, 2.0))
         halting: dict[str, Any] | None = None
-        if can_be_awake():
+        if can_keep_awake():
             say("first with processors that halt")
             halting = _null_rounds(servers[:2], small, ROUNDS, _HALTING_SECONDS)
             halting["one_client"] = asdict(measure(ours, NULL, small, closed(1)))
-        with awake():
+        with processors_awake():
             found = _null_rounds(servers, small, _SHORT_ROUNDS, _NULL_SECONDS)
             say("null model, one client, and an open loop")
             speeds = [m["requests_per_s"] for m in found["rounds"][ours.name]]
@@ -141,15 +141,15 @@ def real_model(
         repository: Where the models are.
         model_id: One of them.
         small: The picture.
-        in_depth: Measure the exported graph as well, plain and fused, the same behind FastAPI
-            without Triton, and one client with processors that halt.
+        in_depth: Measure the exported graph alone as well, the same graph behind FastAPI without
+            Triton, and one client with processors that halt.
     """
     say(f"{model_id}: the graph alone")
     path, raw = graph_of(repository, model_id), raw_graph_of(repository, model_id)
     with ExitStack() as stack:
         enter = stack.enter_context
         graphs = [(setting, enter(lone_graph(raw, *setting))) for setting in _settings()]
-        with awake():
+        with processors_awake():
             probes = [(graph.measure(_GRAPH_SECONDS), setting, graph) for setting, graph in graphs]
         _, (batch, threads), best = max(probes, key=lambda probe: probe[0]["images_per_s"])
         of_one = [probe for probe in probes if probe[1].batch == 1]
@@ -161,10 +161,10 @@ def real_model(
         for server in servers:
             measure(server, model_id, small, closed(CONCURRENCY, SECONDS / 2))
         found: dict[str, Any] = {"graph_setting": {"batch": batch, "threads": threads}}
-        if in_depth and can_be_awake():
+        if in_depth and can_keep_awake():
             say(f"{model_id}, one client, with processors that halt")
             found["halting"] = _one_client(single, servers[:1], model_id, small, ROUNDS)
-        with awake():
+        with processors_awake():
             speeds = []
             load = closed(CONCURRENCY)
             rounds: dict[str, list[dict[str, Any]]] = {server.name: [] for server in servers}
@@ -179,10 +179,7 @@ def real_model(
             found |= _one_client(single, servers, model_id, small, number)
             if in_depth:
                 say(f"{model_id}: the exported graph alone")
-                found["exported_graph"] = _graph(path, batch, threads, fused=False)
-            if in_depth and not torch.cuda.is_available():
-                say(f"{model_id}: the exported graph alone, fused")
-                found["fused_graph"] = _graph(path, batch, threads, fused=True)
+                found["exported_graph"] = _graph(path, batch, threads)
     return found | {"graph_images_per_s": speeds, "rounds": rounds}
 
 
@@ -199,12 +196,9 @@ def _one_client(
     return {"graph_single_ms": alone, "one_client": behind}
 
 
-def _graph(path: Path, batch: int, threads: int, *, fused: bool) -> dict[str, list[float]]:
+def _graph(path: Path, batch: int, threads: int) -> dict[str, list[float]]:
     """A graph alone at the best setting of transformers' own."""
-    with (
-        lone_graph(path, batch, threads, fused=fused) as full,
-        lone_graph(path, 1, available_cpus(), fused=fused) as single,
-    ):
+    with lone_graph(path, batch, threads) as full, lone_graph(path, 1, available_cpus()) as single:
         rounds = [
             (full.measure(_GRAPH_SECONDS), single.measure(_GRAPH_SECONDS)) for _ in range(ROUNDS)
         ]
@@ -236,7 +230,7 @@ def image_modes(repository: Path, large: Path) -> dict[str, Any]:
         say("image modes, 4000x3000")
         starts = [_gateway(mode, repository) for mode in found]
         servers = dict(zip(found, enter(running(starts)), strict=True))
-        enter(awake())
+        enter(processors_awake())
         for _ in range(_SHORT_ROUNDS):
             for mode, server in servers.items():
                 found[mode].append(measure(server, NULL, large, closed(4, _LARGE_SECONDS)))

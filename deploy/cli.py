@@ -7,15 +7,16 @@ import shlex
 import signal
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from deploy.local.cpu_latency import MAX_LATENCY_US
 from deploy.local.errors import LocalError
 from exporter.errors import ExportError, NeedsOptions
 from gateway import __version__
 from gateway.settings import InvalidSettings
+
+if TYPE_CHECKING:
+    from exporter.export import ExportRequest
 
 _REPOSITORY: Final = Path("model_repository")
 _INTERRUPTED: Final = 130
@@ -122,13 +123,6 @@ def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_serve_arguments(serve)
-    serve.add_argument(
-        "--cpu-latency",
-        type=partial(_number, what="latency", largest=MAX_LATENCY_US),
-        metavar="US",
-        help="longest wake-up of an idle processor in microseconds, 0 keeps them all awake: for"
-        " shorter answers and more power; takes root (default: the kernel's)",
-    )
     serve.set_defaults(run=_serve)
 
 
@@ -142,7 +136,7 @@ def _add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--port",
-        type=partial(_number, what="port", largest=_MAX_PORT),
+        type=_port,
         help="HTTP port, 0 for a free one (default: 8080)",
     )
     parser.add_argument(
@@ -217,7 +211,7 @@ def _add_serving(serving: "argparse._ArgumentGroup") -> None:
         "--instances",
         type=int,
         metavar="N",
-        help="instances on each device (default: 2)",
+        help="instances on each device (default: 2 on a GPU, 1 on a CPU)",
     )
     serving.add_argument(
         "--batch-delay-us",
@@ -248,9 +242,9 @@ def _add_precision(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def _number(text: str, what: str, largest: int) -> int:
-    if not text.isdecimal() or int(text) > largest:
-        raise argparse.ArgumentTypeError(f"{text} is no {what}: 0 to {largest}")
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > _MAX_PORT:
+        raise argparse.ArgumentTypeError(f"{text} is no port: 0 to {_MAX_PORT}")
     return int(text)
 
 
@@ -261,22 +255,16 @@ def _serve(options: argparse.Namespace) -> None:
     from deploy.local.model_selection import ExportFailed
     from deploy.local.serve import ServeRequest, serve
 
-    request = ServeRequest(
-        options.models,
-        options.repository,
-        options.precision,
-        options.port,
-        options.cpu_latency,
-    )
+    request = ServeRequest(options.models, options.repository, options.precision, options.port)
     try:
         serve(request)
     except ExportFailed as exc:
-        # Its line has been written, by the export.
+        # The export has already written the error.
         raise SystemExit(1) from exc
 
 
 def _export(options: argparse.Namespace) -> None:
-    # SIGTERM too lets an export clear up behind itself.
+    # An export that gets SIGTERM removes its unfinished files, as on Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if options.check is not None:
         from exporter.check import check_entry
@@ -286,36 +274,44 @@ def _export(options: argparse.Namespace) -> None:
     if options.model is None:
         raise ExportError("name the MODEL to export; `vitriton export --help` has examples")
 
-    from deploy.local.demo_folder import DEMO_FOLDER, DEMO_MODEL
+    from deploy.local.demo_folder import DEMO_MODEL
     from deploy.local.invocation import vitriton_command
-    from exporter.config_pbtxt import ServingOptions
-    from exporter.export import ExportRequest, export_model
-    from exporter.repository import refuse_unwritable
+    from exporter.export import export_model
 
     source, name = options.model, options.name
     if source == DEMO_MODEL and not options.init:
-        # Before the training, which the export only begins after.
-        refuse_unwritable(options.output)
-        from deploy.local.demo import prepare_demo
-
-        source, name = str(prepare_demo(DEMO_FOLDER)), name or DEMO_MODEL
-    spec = export_model(
-        ExportRequest(
-            source=source,
-            repository=options.output,
-            name=name,
-            revision=options.revision,
-            random_weights=options.init == "random",
-            allow_pickle=options.allow_pickle,
-            precision=options.precision,
-            options=ServingOptions(
-                options.max_batch_size, options.instances, options.batch_delay_us
-            ),
-            replaces=options.replace,
-        )
-    )
+        source, name = _trained_demo(options.output), name or DEMO_MODEL
+    spec = export_model(_export_request(options, source, name))
     repository = shlex.quote(str(options.output))
     print(f"{vitriton_command()} serve {spec.model_id} --repository {repository}")
+
+
+def _trained_demo(repository: Path) -> str:
+    """Checkpoint folder of the demo, trained now unless it was trained before."""
+    from deploy.local.demo import prepare_demo
+    from deploy.local.demo_folder import DEMO_FOLDER
+    from exporter.repository import refuse_unwritable
+
+    # The export checks this too, but only after the training.
+    refuse_unwritable(repository)
+    return str(prepare_demo(DEMO_FOLDER))
+
+
+def _export_request(options: argparse.Namespace, source: str, name: str | None) -> "ExportRequest":
+    from exporter.config_pbtxt import ServingOptions
+    from exporter.export import ExportRequest
+
+    return ExportRequest(
+        source=source,
+        repository=options.output,
+        name=name,
+        revision=options.revision,
+        random_weights=options.init == "random",
+        allow_pickle=options.allow_pickle,
+        precision=options.precision,
+        options=ServingOptions(options.max_batch_size, options.instances, options.batch_delay_us),
+        replaces=options.replace,
+    )
 
 
 def _doctor(options: argparse.Namespace) -> None:

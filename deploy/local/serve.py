@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Final
 
 from deploy.local.children import describe_exit, kill_session, running, wait_until_ready
-from deploy.local.cpu_latency import cpu_latency, ignored_because
 from deploy.local.demo_folder import DEMO_FOLDER, DEMO_MODEL
 from deploy.local.embedded_triton import EmbeddedTriton, find_embedded_triton
 from deploy.local.errors import LocalError
@@ -48,8 +47,6 @@ class ServeRequest:
     precision: str = "auto"
     """Of the models that are exported now."""
     port: int | None = None
-    cpu_latency_us: int | None = None
-    """Longest wake-up of an idle processor; none leaves it to the kernel."""
 
 
 def serve(request: ServeRequest) -> None:
@@ -63,27 +60,8 @@ def serve(request: ServeRequest) -> None:
     triton = find_embedded_triton()
     settings = load_settings()
     port = settings.port if request.port is None else request.port
-    with (
-        open_port(settings.host, port) as listener,
-        _idle_processors(request.cpu_latency_us),
-        _work_folder() as work,
-    ):
+    with open_port(settings.host, port) as listener, _work_folder() as work:
         asyncio.run(_serve(triton, request, listener, work))
-
-
-@contextmanager
-def _idle_processors(latency_us: int | None) -> Iterator[None]:
-    if latency_us is None:
-        yield
-        return
-    reason = ignored_because(latency_us)
-    if reason is not None:
-        log.warning("--cpu-latency %d changes nothing: %s", latency_us, reason)
-        yield
-        return
-    with cpu_latency(latency_us):
-        log.info("idle processors wake within %d µs until this ends", latency_us)
-        yield
 
 
 @contextmanager

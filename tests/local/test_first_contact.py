@@ -84,7 +84,7 @@ def test_repository_below_a_file_is_one_line(tmp_path: Path) -> None:
 def test_full_disk_while_the_demo_is_made_is_one_line(tmp_path: Path) -> None:
     """A limit on the size of files stands for it: pictures are smaller, the weights are not."""
     program = (
-        "import resource; from deploy.local import cli, demo\n"
+        "import resource; from deploy import cli; from deploy.local import demo\n"
         "demo._EPOCHS, demo.MIN_ACCURACY = 1, 0.0\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
         f"cli.main(['export', {DEMO!r}])"
@@ -101,7 +101,7 @@ def test_full_disk_while_the_demo_is_made_is_one_line(tmp_path: Path) -> None:
 def test_no_temporary_folder_is_one_line(command: str, tmp_path: Path) -> None:
     """A limit on the size of files makes all of them look full."""
     program = (
-        "import resource; from deploy.local import cli\n"
+        "import resource; from deploy import cli\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
         f"cli.main([{command!r}, '--port', '0'])"
     )
@@ -265,3 +265,12 @@ def test_last_line_of_an_export_serves_the_model(
     looked = ["doctor" if word == "serve" else word for word in command]
     answer = run_command([*looked, "--port", "0"], tmp_path, PATH="/usr/bin:/bin")
     assert answer.returncode == 0, answer.stdout
+
+
+@pytest.mark.parametrize("port", ["65536", "http", "-1"])
+def test_number_that_is_no_port_is_named_with_its_bounds(port: str, tmp_path: Path) -> None:
+    """`serve` refuses it before anything starts; exit code 2."""
+    done = run_vitriton(["serve", f"--port={port}"], tmp_path)
+
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].endswith(f"{port} is no port: 0 to 65535")

@@ -152,7 +152,7 @@ def test_missing_wheel_is_one_line(tmp_path: Path) -> None:
     """Without the embedded Triton the line says how to install it."""
     # Imported first; then the path is cut, so that only the search for the wheel comes too late.
     program = (
-        "import sys; from deploy.local import cli, serve\n"
+        "import sys; from deploy import cli; from deploy.local import serve\n"
         "sys.path[:] = []\n"
         "cli.main(['serve', '--port', '0'])"
     )
