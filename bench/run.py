@@ -145,15 +145,11 @@ def real_model(
             Triton, and one client with processors that halt.
     """
     say(f"{model_id}: the graph alone")
-    path, raw = graph_of(repository, model_id), raw_graph_of(repository, model_id)
+    path = graph_of(repository, model_id)
     with ExitStack() as stack:
         enter = stack.enter_context
-        graphs = [(setting, enter(lone_graph(raw, *setting))) for setting in _settings()]
-        with processors_awake():
-            probes = [(graph.measure(_GRAPH_SECONDS), setting, graph) for setting, graph in graphs]
-        _, (batch, threads), best = max(probes, key=lambda probe: probe[0]["images_per_s"])
-        of_one = [probe for probe in probes if probe[1].batch == 1]
-        _, _, single = min(of_one, key=lambda probe: probe[0]["p50_ms"])
+        limits = enter(_best_graphs(raw_graph_of(repository, model_id)))
+        batch, threads = limits.setting
         work = Path(enter(tempfile.TemporaryDirectory(prefix="vitriton-bench-")))
         baseline = in_process_baseline(path, available_cpus(), threads, batch)
         starts = [vitriton([model_id], repository, work), *((baseline,) if in_depth else ())]
@@ -163,24 +159,55 @@ def real_model(
         found: dict[str, Any] = {"graph_setting": {"batch": batch, "threads": threads}}
         if in_depth and can_keep_awake():
             say(f"{model_id}, one client, with processors that halt")
-            found["halting"] = _one_client(single, servers[:1], model_id, small, ROUNDS)
+            found["halting"] = _one_client(limits.of_one, servers[:1], model_id, small, ROUNDS)
         with processors_awake():
-            speeds = []
-            load = closed(CONCURRENCY)
-            rounds: dict[str, list[dict[str, Any]]] = {server.name: [] for server in servers}
-            for n in range(ROUNDS):
-                say(f"{model_id}, round {n + 1} of {ROUNDS}")
-                speeds.append(best.measure(SECONDS)["images_per_s"])
-                for server in servers:
-                    measured = measure(server, model_id, small, load)
-                    rounds[server.name].append(asdict(measured))
+            found |= _full_load(limits.of_batch, servers, model_id, small)
             say(f"{model_id}, one client")
             number = _SHORT_ROUNDS if in_depth else ROUNDS
-            found |= _one_client(single, servers, model_id, small, number)
+            found |= _one_client(limits.of_one, servers, model_id, small, number)
             if in_depth:
                 say(f"{model_id}: the exported graph alone")
                 found["exported_graph"] = _graph(path, batch, threads)
-    return found | {"graph_images_per_s": speeds, "rounds": rounds}
+    return found
+
+
+class _Limits(NamedTuple):
+    setting: "_Setting"
+    """The batch size and threads with the most images a second."""
+    of_batch: LoneGraph
+    """The graph at this setting."""
+    of_one: LoneGraph
+    """The graph with the fastest answer for one image."""
+
+
+@contextmanager
+def _best_graphs(path: Path) -> Iterator[_Limits]:
+    """Measure a graph at all settings, and keep the best ones to be measured again."""
+    with ExitStack() as stack:
+        graphs = [
+            (setting, stack.enter_context(lone_graph(path, *setting))) for setting in _settings()
+        ]
+        with processors_awake():
+            probes = [(graph.measure(_GRAPH_SECONDS), setting, graph) for setting, graph in graphs]
+        _, setting, of_batch = max(probes, key=lambda probe: probe[0]["images_per_s"])
+        alone = [probe for probe in probes if probe[1].batch == 1]
+        _, _, of_one = min(alone, key=lambda probe: probe[0]["p50_ms"])
+        yield _Limits(setting, of_batch, of_one)
+
+
+def _full_load(
+    graph: LoneGraph, servers: list[Server], model_id: str, small: Path
+) -> dict[str, Any]:
+    """Rounds of the graph alone and of each server under many clients."""
+    speeds = []
+    rounds: dict[str, list[dict[str, Any]]] = {server.name: [] for server in servers}
+    for n in range(ROUNDS):
+        say(f"{model_id}, round {n + 1} of {ROUNDS}")
+        speeds.append(graph.measure(SECONDS)["images_per_s"])
+        for server in servers:
+            measured = measure(server, model_id, small, closed(CONCURRENCY))
+            rounds[server.name].append(asdict(measured))
+    return {"graph_images_per_s": speeds, "rounds": rounds}
 
 
 def _one_client(

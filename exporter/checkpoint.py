@@ -107,7 +107,7 @@ def _trained_model(folder: CheckpointFolder, files: CheckpointFiles, allow_pickl
             ignore_mismatched_sizes=True,
         )
     except Exception as exc:
-        # Broad on purpose, as in `exporter.errors.as_export_error`.
+        # Broad: for a damaged file transformers raises anything, as torch and safetensors do.
         reason = reason_with_field(exc, folder.path, CONFIG_FILE, _read_architecture)
         raise ExportError(f"{folder.source} cannot be loaded: {reason}") from exc
     _refuse_other_weights(folder.source, report)
@@ -139,7 +139,7 @@ def _random_model(folder: CheckpointFolder) -> Any:
             torch.manual_seed(RANDOM_SEED)
             return _model_class(config)._from_config(config, dtype=torch.float32)
     except Exception as exc:
-        # As above.
+        # Broad: for a wrong field transformers raises anything, where it first uses the field.
         reason = reason_with_field(exc, folder.path, CONFIG_FILE, _read_architecture)
         raise ExportError(f"{folder.source} is no image classifier: {reason}") from exc
 
@@ -169,7 +169,7 @@ def _image_processor(folder: CheckpointFolder) -> Any:
     try:
         return _read_processor(folder.path)
     except Exception as exc:
-        # As above.
+        # Broad: for a wrong field transformers raises anything, where it first uses the field.
         present = [name for name in PREPROCESSOR_FILES if is_file(folder.path / name)]
         named = present[-1] if present else CONFIG_FILE
         reason = reason_with_field(exc, folder.path, named, _read_processor)

@@ -73,7 +73,8 @@ def _field_to_blame(
             try:
                 load(copy)
             except Exception:
-                # Broad on purpose: whatever it is, the field left out has not helped.
+                # Broad: transformers raises anything for a wrong field. Whatever it raises, it
+                # cannot load the file without the field that was left out either.
                 return False
             return True
 

@@ -102,14 +102,12 @@ def _missing_library(exc: ImportError) -> str:
 
 @contextmanager
 def as_export_error(what: str) -> Iterator[None]:
-    """Turn every exception of a block into an `ExportError`: `what`, a colon, the reason.
-
-    Broad on purpose: torch, transformers, safetensors and Pillow read files of strangers here, and
-    end in whatever their code comes to (`EOFError`, `MemoryError`, failed assertions).
-    """
+    """Turn every exception of a block into an `ExportError`: `what`, a colon, the reason."""
     try:
         yield
     except ExportError:
         raise
     except Exception as exc:
+        # Broad: torch, transformers, safetensors and Pillow read files of strangers in these
+        # blocks, and raise anything for a damaged one (`EOFError`, `MemoryError`, assertions).
         raise ExportError(f"{what}: {reason_of(exc)}") from exc

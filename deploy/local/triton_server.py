@@ -44,6 +44,8 @@ _GRACE_S: Final = _EXIT_TIMEOUT_S + 10
 _MIB: Final = 1024 * 1024
 # Room for a full batch of 224×224 pixels without growing; the default of 1 MiB grows often.
 _SHM_REGION_BYTES: Final = 8 * _MIB
+# Folder for Triton's `--backend-directory`, inside the work folder.
+_BACKENDS: Final = "backends"
 # Linux cuts process names to 15 characters.
 _STUB_NAME: Final = "triton_python_b"
 
@@ -89,28 +91,11 @@ async def running_triton(
     Raises:
         LocalError: It did not start.
     """
-    backends = work / "backends"
     with explain_temporary_errors(work):
-        assemble_backend_directory(triton, backends)
+        assemble_backend_directory(triton, work / _BACKENDS)
     grpc_port, metrics_port = free_ports(2)
     log = work / TRITON_LOG
-    argv: list[str | Path] = [
-        triton.tritonserver,
-        f"--model-repository={repository}",
-        f"--backend-directory={backends}",
-        "--model-control-mode=explicit",
-        # A model without that variant is served by its config.pbtxt.
-        f"--model-config-name={'gpu' if has_nvidia_gpu() else 'cpu'}",
-        "--disable-auto-complete-config",
-        "--allow-http=false",
-        "--grpc-address=127.0.0.1",
-        f"--grpc-port={grpc_port}",
-        "--metrics-address=127.0.0.1",
-        f"--metrics-port={metrics_port}",
-        f"--exit-timeout-secs={_EXIT_TIMEOUT_S}",
-        f"--backend-config=python,shm-region-prefix-name={shared_memory_prefix(work)}",
-        f"--backend-config=python,shm-default-byte-size={_SHM_REGION_BYTES}",
-    ]
+    argv = _command_line(triton, repository, work, grpc_port, metrics_port)
     try:
         async with running(argv, _environment(triton), grace_s=_GRACE_S, log=log) as process:
             server = RunningTriton(
@@ -122,6 +107,28 @@ async def running_triton(
     finally:
         # Triton clears up after itself unless it is killed.
         remove_shared_memory(work)
+
+
+def _command_line(
+    triton: EmbeddedTriton, repository: Path, work: Path, grpc_port: int, metrics_port: int
+) -> list[str]:
+    return [
+        str(triton.tritonserver),
+        f"--model-repository={repository}",
+        f"--backend-directory={work / _BACKENDS}",
+        "--model-control-mode=explicit",
+        # Triton serves a model without this variant by its config.pbtxt.
+        f"--model-config-name={'gpu' if has_nvidia_gpu() else 'cpu'}",
+        "--disable-auto-complete-config",
+        "--allow-http=false",
+        "--grpc-address=127.0.0.1",
+        f"--grpc-port={grpc_port}",
+        "--metrics-address=127.0.0.1",
+        f"--metrics-port={metrics_port}",
+        f"--exit-timeout-secs={_EXIT_TIMEOUT_S}",
+        f"--backend-config=python,shm-region-prefix-name={shared_memory_prefix(work)}",
+        f"--backend-config=python,shm-default-byte-size={_SHM_REGION_BYTES}",
+    ]
 
 
 async def _wait_until_live(client: TritonClient, server: RunningTriton) -> None:
