@@ -1,4 +1,7 @@
-"""The command `vitriton`. Each subcommand imports its own world, so that the others stay light."""
+"""The command `vitriton`.
+
+Each subcommand imports its modules only when it runs, as torch and transformers take seconds.
+"""
 
 import argparse
 import logging
@@ -45,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run one subcommand; exit code 1 for a failure, 2 for wrong usage."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["gateway"]:
-        # Its own parser, as `token` has: they run where only the gateway's packages are installed.
+        # `gateway` and `token` have parsers of their own: they also run where only the gateway's
+        # packages are installed.
         from gateway.server import main as run_gateway
 
         run_gateway(arguments[1:])
@@ -68,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"vitriton: error: {exc}", file=sys.stderr)
         raise SystemExit(2) from exc
     except OSError as exc:
-        # What the system refuses of a path is the user's to mend; without a path it is our fault.
+        # An error about a path is for the user to mend; one without a path is a fault of ours.
         if exc.filename is None:
             raise
         print(f"vitriton: error: {exc.filename}: {exc.strerror}", file=sys.stderr)
@@ -79,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _suggested_commands(exc: Exception, options: argparse.Namespace) -> str:
-    """The commands that do what was asked, where an error knows the options for it."""
+    """The commands that would work, for an error that names the options they need."""
     if not isinstance(exc, NeedsOptions):
         return ""
     from deploy.local.invocation import export_then_serve
@@ -89,7 +93,7 @@ def _suggested_commands(exc: Exception, options: argparse.Namespace) -> str:
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
-    """The command line; an option that `export` alone has is told apart from one that is none."""
+    """Parse the command line; `serve` gets a hint for an option that only `export` has."""
     parser = _parser()
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
@@ -127,7 +131,7 @@ def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def _add_serve_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `doctor` has to know as well, to look at what `serve` would do."""
+    """Arguments of `serve` and of `doctor`, which examines what `serve` would do."""
     parser.add_argument(
         "models",
         nargs="*",
@@ -226,8 +230,8 @@ def _add_doctor(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     doctor = commands.add_parser(
         "doctor",
         help="say what is wrong with this machine or a model repository",
-        description="Look at everything that `vitriton serve` would need with the same arguments,"
-        " and at the model repository, and make nothing; exit code 1 if something is wrong.",
+        description="Examine everything that `vitriton serve` would need with the same arguments,"
+        " and the model repository. Nothing is written; exit code 1 if something is wrong.",
     )
     _add_serve_arguments(doctor)
     doctor.set_defaults(run=_doctor)
@@ -249,8 +253,8 @@ def _port(text: str) -> int:
 
 
 def _serve(options: argparse.Namespace) -> None:
-    # Before gRPC is imported: it is forked here to exec only, and its handlers for other forks
-    # would complain about each one.
+    # gRPC reads this when it is imported. It installs handlers for forks, which write a warning at
+    # each one; this process forks only to start other programs, which is safe.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
     from deploy.local.model_selection import ExportFailed
     from deploy.local.serve import ServeRequest, serve

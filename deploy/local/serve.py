@@ -34,7 +34,7 @@ log = logging.getLogger("vitriton")
 _GATEWAY_START_TIMEOUT_S: Final = 30.0
 _GATEWAY_GRACE_S: Final = 10.0
 _ASK_TIMEOUT_S: Final = 5.0
-# A hundred images of 224×224; what finds no room is sent.
+# Room for a hundred images of 224×224 pixels. Images that find no room go over gRPC.
 _SHARED_MEMORY_BYTES: Final = 16 * 1024 * 1024
 
 
@@ -45,18 +45,18 @@ class ServeRequest:
     models: list[str]
     repository: Path
     precision: str = "auto"
-    """Of the models that are exported now."""
+    """Precision of the models that have to be exported."""
     port: int | None = None
 
 
 def serve(request: ServeRequest) -> None:
-    """Serve until SIGTERM or Ctrl-C, then stop everything; a second signal does not wait.
+    """Serve until SIGTERM or Ctrl-C, then stop everything; a second signal kills it at once.
 
     Raises:
-        LocalError: Something is missing, did not start, or ended by itself.
+        LocalError: A part is missing, did not start, or ended unexpectedly.
         InvalidSettings: A `GATEWAY_*` variable cannot be used.
     """
-    # Whatever can fail at once fails before anything is trained, exported or started.
+    # These fail at once, before anything is trained, exported or started.
     triton = find_embedded_triton()
     settings = load_settings()
     port = settings.port if request.port is None else request.port
@@ -66,7 +66,7 @@ def serve(request: ServeRequest) -> None:
 
 @contextmanager
 def _work_folder() -> Iterator[Path]:
-    """A temporary folder; after a failure Triton's log in it is kept, and named."""
+    """Yield a temporary folder; after a failure keep Triton's log and name it in the error."""
     with work_folder() as work:
         try:
             yield work
@@ -80,7 +80,7 @@ def _work_folder() -> Iterator[Path]:
 
 
 def _keep(log_file: Path) -> Path | None:
-    """Move a log out of the folder that will be removed; none if there is none, or no room."""
+    """Move a log out of the folder that will be removed; none if it cannot be moved."""
     if not log_file.exists():
         return None
     try:
@@ -159,7 +159,7 @@ def _running_gateway(
 
 
 def _is_healthy(url: str) -> bool:
-    # A proxy of the environment is for the world outside.
+    # The environment's proxy is for other machines.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(f"{url}/health", timeout=_ASK_TIMEOUT_S):
@@ -169,10 +169,10 @@ def _is_healthy(url: str) -> bool:
 
 
 async def _wait_for_unexpected_exit(triton: RunningTriton, gateway: Process) -> None:
-    """Wait for a process to end by itself; that is always an error.
+    """Wait until a process ends by itself, which is always an error.
 
     Raises:
-        LocalError: Which one it was.
+        LocalError: Names the process that ended.
     """
     triton_end = asyncio.ensure_future(triton.process.wait())
     gateway_end = asyncio.ensure_future(gateway.wait())
@@ -198,7 +198,7 @@ def _url(listener: socket.socket) -> str:
 
 
 def _say_ready(url: str, model_ids: list[str], triton: RunningTriton) -> None:
-    """Print what to do next; the one thing on standard output."""
+    """Print the URL and the commands to try; nothing else goes to standard output."""
     lines = [f"Vitriton is ready at {url}", ""]
     for model_id in model_ids:
         is_demo = model_id == DEMO_MODEL
