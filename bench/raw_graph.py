@@ -1,8 +1,9 @@
-"""Trace a preset as transformers has it: what the model alone is, and ours is measured against.
+"""Trace transformers' own model of a preset, the graph that ours is compared with.
 
     python -m bench.raw_graph vit-tiny fp32 FILE
 
-`vitriton export` leaves out what no logit depends on (docs/decisions/0012-the-last-layer.md).
+`vitriton export` changes the model: it leaves out what no logit depends on
+(docs/decisions/0012-the-last-layer.md).
 """
 
 import argparse
@@ -27,7 +28,7 @@ def main() -> None:
         steps = read_image_steps(checkpoint.image_processor, 3)
         graph = trace(convert_precision(checkpoint.model, options.dtype), steps)
     options.file.parent.mkdir(exist_ok=True)
-    # Half a file must not pass for a whole one in the next run.
+    # An interrupted run must not leave half a file under the final name.
     unfinished = options.file.with_suffix(".unfinished")
     save(graph, unfinished)
     unfinished.replace(options.file)
