@@ -170,8 +170,8 @@ def _move_in(staging: Path, repository: Path, name: str) -> None:
         return
     if _exchange(new, current):
         return
-    # Some file systems, such as network ones, cannot exchange folders. Then the repository lacks the
-    # model for a moment; if the export is killed in it, `_recover` moves the old model back.
+    # Some file systems, such as network ones, cannot exchange folders. Then the repository has no
+    # such model for a moment; if the export is killed then, `_recover` moves the old model back.
     old = staging / "old"
     old.mkdir(exist_ok=True)
     current.rename(old / name)

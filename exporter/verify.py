@@ -118,8 +118,8 @@ def _judge_by_float64(call: _Call, sample: Sample, tolerance: float) -> Rounding
     graph = (call.actual[over] - exact).abs().amax(-1)
     rounding = Rounding(graph=graph.max().item(), eager=eager.max().item())
     says = (
-        f"{_describe_largest(call, sample, tolerance)}, and from float64 by {rounding.graph:.1e} where"
-        f" eager differs by {rounding.eager:.1e}"
+        f"{_describe_largest(call, sample, tolerance)}, and from float64 by {rounding.graph:.1e}"
+        f" where eager differs by {rounding.eager:.1e}"
     )
     if (graph > _ROUNDING_FACTOR * eager).any():
         raise ExportError(f"{says}; the model cannot be exported")
