@@ -27,8 +27,8 @@ DEFAULT_CPU_MAX_BATCH_SIZE: Final = 8
 
 # TorchScript specialises the graph during the first calls of each shape.
 _WARMUP_CALLS: Final = 3
-# Two on a GPU: one computes while the other copies; more rarely help. On a CPU one has all threads:
-# several that compute side by side wait for each other.
+# Two on a GPU: one computes while the other copies; more rarely help. One on a CPU, with all
+# threads: several instances would compute at the same time and wait for each other's threads.
 _INSTANCES: Final[dict[Profile, int]] = {"auto": 1, "cpu": 1, "gpu": 2}
 _KINDS: Final[dict[Profile, int]] = {
     # Triton chooses a GPU if there is one, else the CPU.
@@ -58,11 +58,11 @@ class ServingOptions:
 
     @property
     def largest_batch_size(self) -> int:
-        """Most images in one batch under all profiles together."""
+        """The largest batch size of all profiles."""
         return self.max_batch_size or DEFAULT_MAX_BATCH_SIZE
 
     def batch_size_of(self, profile: Profile) -> int:
-        """Most images in one batch under this profile."""
+        """The largest batch size of this profile."""
         if self.max_batch_size is None and profile == "cpu":
             return DEFAULT_CPU_MAX_BATCH_SIZE
         return self.largest_batch_size

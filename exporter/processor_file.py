@@ -44,7 +44,7 @@ def check_processor_file(folder: Path, source: str) -> None:
         return
     if not settings and not _has_settings(folder):
         raise _without_settings(folder, source)
-    # Older files name classes that ended in "Fast", which transformers has renamed.
+    # Older files name the class with "Fast" at the end.
     name = str(settings.get("image_processor_type")).removesuffix("Fast")
     if name in _WITHOUT_PILLOW:
         raise without_pillow(name)

@@ -89,7 +89,7 @@ def refuse_unusable_ids(models: list[str], repository: Path) -> None:
 
 
 async def _prepare_defaults(repository: Path, precision: str) -> list[str]:
-    """Serve the demo, which needs no download, and the hub's ViT if it can be exported."""
+    """Export the demo, which needs no download, and the hub's ViT if the hub answers."""
     await _prepare(DEMO_MODEL, repository, precision)
     is_there = not reason_to_export(HUB_MODEL, repository, precision)
     if not is_there and not await asyncio.to_thread(_hub_has, HUB_MODEL):
