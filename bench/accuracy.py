@@ -1,4 +1,4 @@
-"""How far each image mode is from `transformers.pipeline`: pixels, scores, best label.
+"""Compare each image mode with `transformers.pipeline`: pixels, scores, best label.
 
     python -m bench.accuracy --demo CHECKPOINT
 
@@ -43,7 +43,7 @@ class Case:
 
 
 def compare(case: Case) -> Iterator[dict[str, Any]]:
-    """One row for each mode."""
+    """Compare all modes on one case; yield one row of figures for each mode."""
     processor = AutoImageProcessor.from_pretrained(case.checkpoint, backend="pil")
     classifier = transformers.pipeline(
         "image-classification",
@@ -72,20 +72,20 @@ def compare(case: Case) -> Iterator[dict[str, Any]]:
 
 @torch.inference_mode()
 def _pipeline_scores(classifier: Any, picture: bytes) -> Any:
-    """What the pipeline ranks, by class: its answer has labels, and two may be called the same."""
+    """The pipeline's scores by class; its answer has labels, of which two may be equal."""
     inputs = classifier.preprocess(Image.open(io.BytesIO(picture)))
     return classifier.forward(inputs)["logits"].softmax(-1)[0].numpy()
 
 
 @torch.inference_mode()
 def _scores(model: Any, steps: ImageSteps, pixels: Pixels) -> Any:
-    """The model's scores for pixels that are resized already, by class."""
+    """The model's scores by class, for pixels of the model's input size."""
     values = torch.from_numpy(steps.normalization.apply(pixels))[None]
     return model(pixel_values=values).logits.softmax(-1)[0].numpy()
 
 
 def cases(demo: Path, folder: Path) -> Iterator[Case]:
-    """What is compared."""
+    """All checkpoints and pictures that are compared."""
     digits = sorted((demo.parent / "held-out").glob("*.png"))[:_DIGITS]
     yield Case("demo, digits as PNG", demo, [path.read_bytes() for path in digits])
     as_jpeg = [encoded(Image.open(path).convert("RGB")) for path in digits]

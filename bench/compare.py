@@ -1,12 +1,12 @@
-"""Two or more checkouts of this project under the same load, in turn, in one run.
+"""Compare two or more checkouts of this project under the same load, in turn, in one run.
 
     git worktree add ../before HEAD
     python -m bench.compare before=../before now=.
     python -m bench.compare now=. three=.,GATEWAY_CACHE_BYTES=0 --model bench/vit-tiny
 
-Steps of a few percent drown in what the machine does by itself from one minute to the next; what it
-does within a round it does to all. Each is a folder, and settings of its own after commas;
-`in-process` alone is the baseline without Triton. Models and pictures are those of `make bench`.
+The speed of a machine changes by more than a few percent from minute to minute, so ratios are taken
+within a round. Each argument is a name, the folder of a checkout, and environment variables after
+commas; `in-process` is the baseline without Triton. Models and pictures are those of `make bench`.
 """
 
 import argparse
@@ -18,9 +18,9 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
-from bench.idle import awake
+from bench.idle import processors_awake
 from bench.measure import Measured, measure
-from bench.models import NULL, graph_of, prepare, wanted
+from bench.models import NULL, bench_models, graph_of, prepare
 from bench.pictures import LARGE, SMALL, write_picture
 from bench.run import WORK, closed, floor_ms
 from bench.servers import Server, in_process_baseline, vitriton
@@ -29,15 +29,15 @@ from gateway.runtime.processors import available_cpus
 
 _SIZES: Final = {"small": SMALL, "large": LARGE}
 _IN_PROCESS: Final = "in-process"
-# Of a model that computes: `make bench` finds no larger one faster.
+# For a model that computes: `make bench` finds no larger batch faster.
 _MAX_BATCH: Final = 16
 _KINDS: Final = ("gateway", "tritonserver", "stub", "server")
 
 
-def _started(
+def _parse_server(
     what: str, model_id: str, repository: Path
 ) -> tuple[str, AbstractContextManager[Server]]:
-    """The name and the server of `NAME=FOLDER[,VARIABLE=VALUE...]`."""
+    """Parse `NAME=FOLDER[,VARIABLE=VALUE...]` into the name and the server to start."""
     if what == _IN_PROCESS:
         return what, _in_process(graph_of(repository, model_id), is_null=model_id == NULL)
     name, found, rest = what.partition("=")
@@ -57,24 +57,24 @@ def _in_process(graph: Path, *, is_null: bool) -> AbstractContextManager[Server]
 
 
 def compare(options: argparse.Namespace) -> dict[str, list[Measured]]:
-    """The rounds of each server, and the floor of decoding, on standard error as they come."""
+    """Measure all rounds of each server; print the CPU cost of decoding before each round."""
     repository = (WORK / "models").resolve()
-    prepare(repository, wanted(on_gpu=False, has_bf16=cpu_has_bf16()))
+    prepare(repository, bench_models(on_gpu=False, has_bf16=cpu_has_bf16()))
     picture = write_picture(WORK, _SIZES[options.picture]).resolve()
     load = closed(options.concurrency, options.seconds)
     rounds: dict[str, list[Measured]] = {}
     with contextlib.ExitStack() as stack:
-        if options.awake and not stack.enter_context(awake()):
+        if options.awake and not stack.enter_context(processors_awake()):
             raise SystemExit("bench: --awake takes root, and idle processors that can spin")
         servers = {}
         for what in options.what:
-            name, starting = _started(what, options.model, repository)
+            name, starting = _parse_server(what, options.model, repository)
             servers[name] = stack.enter_context(starting)
             measure(servers[name], options.model, picture, closed(options.concurrency, 1.0))
         for n in range(options.rounds):
             floor = floor_ms(picture, available_cpus())
             print(f"round {n + 1}: decoding takes {floor:.2f} ms", file=sys.stderr, flush=True)
-            # Whoever is first in one round is not in the next.
+            # Each round starts with another server.
             order = list(servers.items())
             for name, server in order[n % len(order) :] + order[: n % len(order)]:
                 rounds.setdefault(name, []).append(measure(server, options.model, picture, load))
@@ -82,7 +82,7 @@ def compare(options: argparse.Namespace) -> dict[str, list[Measured]]:
 
 
 def table(rounds: dict[str, list[Measured]]) -> Sequence[str]:
-    """Ratios to the first, as medians over the rounds, then what they are ratios of."""
+    """A table of ratios to the first server, medians over the rounds, with the absolute figures."""
     first = next(iter(rounds.values()))
     lines = ["| server | requests/s | p50 | CPU | CPU ms a request | errors |", "|---" * 6 + "|"]
     for name, found in rounds.items():
@@ -117,7 +117,7 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--awake", action="store_true", help="let no processor halt meanwhile")
+    parser.add_argument("--awake", action="store_true", help="keep idle processors from halting")
     print("\n".join(table(compare(parser.parse_args()))))
 
 

@@ -19,7 +19,7 @@ _TIMEOUT_S: Final = 900.0
 
 
 def main() -> None:
-    """Export once, from nothing, into an empty folder."""
+    """Export once into an empty folder."""
     with tempfile.TemporaryDirectory(prefix="vitriton-bench-export-") as folder:
         argv = [sys.executable, "-m", "deploy.cli", "export", "vit-base", "--init", "random"]
         start = monotonic()

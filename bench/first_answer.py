@@ -1,7 +1,7 @@
-"""Measure what a stranger waits for: from `git clone` to the first right answer, and again.
+"""Measure the seconds from `git clone` to the first right answer, and for a second start.
 
 Clones the commit that is checked out into an empty folder, runs `make serve`, sends a held-out
-digit, checks the label, stops; then the same with everything in place.
+digit, checks the label and stops; then runs `make serve` again in the same folder.
 Needs git, make, Python and a package index; prints seconds, exits 1 when a limit is passed.
 """
 
@@ -62,7 +62,7 @@ def seconds_to_answer(clone: Path, start: float) -> float:
 
 
 def wait_for_url(output: IO[str]) -> str:
-    """Address in the line that says the server is ready; the other lines are passed on."""
+    """The URL in the line that says the server is ready; all lines are printed."""
     found: queue.Queue[str | None] = queue.Queue()
 
     def read() -> None:

@@ -1,36 +1,70 @@
-"""What the machine's processors do when they have nothing to do, which a measurement has to say.
+"""Keep the machine's processors awake during a measurement, where the kernel allows that.
 
-An idle processor halts, and where the machine is virtual, its host then has it for others: whoever
-sleeps comes back late and runs slowly at first, by as much as the neighbours please. A limit never
-sleeps; a server must. So both are measured with processors that stay awake, where the kernel lets
-us have that, and what depends on it with processors that halt as well, in a block before the rest:
-a host may need its time to notice a change.
+An idle processor halts. On a virtual machine the host then lends it to other guests, so a thread
+that wakes up starts late and runs slowly at first. Limits never sleep and servers do, so both are
+measured with processors that stay awake. What depends on halting is also measured with processors
+that halt, before the rest, because a host may need time to notice a change.
+
+The kernel's CPU latency QoS does it: Documentation/power/pm_qos_interface.rst. The kernel bounds
+the wake-up time of all processors by the number written to `/dev/cpu_dma_latency`, for as long as
+the file stays open; with 0 idle processors spin instead of halting.
 """
 
+import os
+import struct
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
 
-from deploy.local.cpu_latency import cpu_latency, ignored_because
-from deploy.local.errors import LocalError
+_DEVICE: Final = Path("/dev/cpu_dma_latency")
+_SYSTEM: Final = Path("/sys/devices/system/cpu")
+_NO_LATENCY: Final = struct.pack("=i", 0)
 
 
 @contextmanager
-def awake() -> Iterator[bool]:
-    """Let no processor halt in the block, as `vitriton serve --cpu-latency 0` does.
+def processors_awake(device: Path = _DEVICE, system: Path = _SYSTEM) -> Iterator[bool]:
+    """Let no processor halt during the block.
 
-    Yields whether it is so: it takes root, the kernel's device, and idle processors that can spin.
+    Yields whether the kernel does so: it takes root, the kernel's device, and idle processors that
+    can spin.
+
+    Args:
+        device: The kernel's device for such requests.
+        system: The kernel's folder with facts about the processors.
     """
-    with ExitStack() as stack:
-        is_awake = ignored_because(0) is None
-        if is_awake:
-            try:
-                stack.enter_context(cpu_latency(0))
-            except LocalError:
-                is_awake = False
-        yield is_awake
+    file: int | None = None
+    if can_spin(system):
+        with suppress(OSError):
+            file = os.open(device, os.O_WRONLY | os.O_CLOEXEC)
+    if file is None:
+        yield False
+        return
+    try:
+        os.write(file, _NO_LATENCY)
+        yield True
+    finally:
+        os.close(file)
 
 
-def can_be_awake() -> bool:
-    """Whether a block of `awake` would be."""
-    with awake() as is_awake:
+def can_keep_awake() -> bool:
+    """Whether `processors_awake` would keep them awake."""
+    with processors_awake() as is_awake:
         return is_awake
+
+
+def can_spin(system: Path = _SYSTEM) -> bool:
+    """Whether this kernel can let an idle processor spin.
+
+    It needs a cpuidle driver, whose shallowest state polls.
+    """
+    if _line(system / "cpuidle/current_driver") in {"", "none"}:
+        return False
+    return _line(system / "cpu0/cpuidle/state0/name") == "POLL"
+
+
+def _line(file: Path) -> str:
+    try:
+        return file.read_text().strip()
+    except OSError:
+        return ""

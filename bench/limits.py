@@ -1,11 +1,12 @@
-"""The limits, each alone on the machine: decoding without a server, the graph without a server.
+"""Measure a limit alone on the machine: decoding without a server, or a graph without a server.
 
     python -m bench.limits decode PICTURE
     python -m bench.limits floor PICTURE
     echo 3 | python -m bench.limits graph MODEL_PT --batch 8 --threads 2
 
-Prints JSON. A process of its own for each, so that nothing else has warmed or spoilt anything. That
-of a graph measures for as many seconds as each line of its input says, and answers with a line.
+Prints JSON. Each measurement has a process of its own, so that none influences another. The one of
+a graph reads a number of seconds from each line of its input, measures for so long, and prints one
+line.
 """
 
 import argparse
@@ -32,15 +33,15 @@ _SIZE: Final = Size(height=224, width=224)
 _MAX_PIXELS: Final = 64_000_000
 _ROUNDS: Final = 7
 _FLOOR_SECONDS: Final = 1.5
-# No ratio rests on these.
+# Shorter than the floor's time, as no ratio uses these figures.
 _TABLE_SECONDS: Final = 0.5
-# The first two calls of a graph settle how it is computed.
+# TorchScript specialises a graph in its first two calls.
 _SETTLING_CALLS: Final = 2
 _LEAST_CALLS: Final = 2
 
 
 def cpu_ms(work: Callable[[], object], seconds: float = _TABLE_SECONDS) -> float:
-    """CPU milliseconds of one call: the median of a few rounds."""
+    """CPU milliseconds of one call of `work`, as the median of a few rounds."""
     start, calls = perf_counter(), 0
     while perf_counter() - start < seconds / _ROUNDS:
         work()
@@ -61,7 +62,7 @@ def floor(picture: bytes) -> float:
 
 
 def decode_costs(picture: bytes) -> dict[str, float]:
-    """CPU milliseconds to decode and resize one picture, by way and filter."""
+    """CPU milliseconds to decode and resize one picture, by image mode and filter."""
     costs = {}
     filters: list[Resample] = ["bilinear", "bicubic"]
     for resample in filters:
@@ -77,7 +78,7 @@ def decode_costs(picture: bytes) -> dict[str, float]:
 
 
 def _candidates(picture: bytes) -> dict[str, float]:
-    """Another pair that was a candidate for `fast`, bilinear, and its first half."""
+    """Pillow with torch's resizing, which was a candidate for mode `fast`, and Pillow alone."""
     shape = (_SIZE.height, _SIZE.width)
 
     def torch_resize() -> object:
@@ -97,18 +98,16 @@ def _candidates(picture: bytes) -> dict[str, float]:
 
 
 def graph_speeds(
-    path: Path, batch: int, threads: int, durations: Iterable[float], *, fused: bool = False
+    path: Path, batch: int, threads: int, durations: Iterable[float]
 ) -> Iterator[dict[str, float]]:
-    """Images a second and milliseconds a call of a frozen graph, the best device there is.
+    """Images a second and milliseconds a call of a frozen graph, on a GPU if there is one.
 
     Args:
         path: A TorchScript file.
         batch: Images in a call.
-        threads: Of torch, on a CPU.
+        threads: Number of torch's threads on a CPU.
         durations: Seconds of each measurement.
-        fused: Have oneDNN fuse its operators, as our backend does on a CPU for such batches.
     """
-    torch.jit.enable_onednn_fusion(fused)
     torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with warnings.catch_warnings(), torch.inference_mode():
@@ -121,7 +120,7 @@ def graph_speeds(
             graph(pixels.to(device)).cpu()
             return perf_counter() - start
 
-        # Not before the first is asked for: others may be measured until then.
+        # The first calls wait for the first duration: other graphs may be measured until then.
         for n, seconds in enumerate(durations):
             for _ in range(1 if n else _SETTLING_CALLS):
                 call()
@@ -141,9 +140,8 @@ def main() -> None:
     parser.add_argument("path", type=Path)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--fused", action="store_true")
     options = parser.parse_args()
-    # As the gateway does it: the limit is to be the lowest there is.
+    # The gateway does the same; without it decoding would cost more than in the gateway.
     keep_freed_memory()
     if options.what == "decode":
         print(json.dumps(decode_costs(options.path.read_bytes())))
@@ -151,10 +149,7 @@ def main() -> None:
         print(json.dumps({"cpu_ms": floor(options.path.read_bytes())}))
     else:
         durations = map(float, sys.stdin)
-        speeds = graph_speeds(
-            options.path, options.batch, options.threads, durations, fused=options.fused
-        )
-        for speed in speeds:
+        for speed in graph_speeds(options.path, options.batch, options.threads, durations):
             print(json.dumps(speed), flush=True)
 
 

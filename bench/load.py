@@ -1,12 +1,12 @@
-"""A load generator: POST one picture again and again, each time with bytes nobody has seen.
+"""A load generator: POST one picture again and again, each time with different bytes.
 
     python -m bench.load URL PICTURE --concurrency 32 --seconds 5
     python -m bench.load URL PICTURE --rate 200 --seconds 5
 
-With `--concurrency` so many clients each send when they have their answer (closed loop); with
-`--rate` requests leave at their own times, whether the last ones were answered or not (open loop),
-and latency counts from the time a request was due. Plain HTTP/1.1 over kept connections, written
-for little cost of its own, which it reports. Prints JSON.
+With `--concurrency`, each client sends its next request after its answer (closed loop). With
+`--rate`, requests are sent at fixed times, whether earlier ones are answered or not (open loop),
+and latency counts from the time a request was due. It speaks plain HTTP/1.1 over kept connections,
+costs little CPU, and reports how much. Prints JSON.
 """
 
 import argparse
@@ -22,9 +22,9 @@ from urllib.parse import urlsplit
 
 import uvloop
 
-# Behind a JPEG's or PNG's end, where no decoder looks: every request is another image to a cache.
+# Appended behind the end of the JPEG or PNG, which decoders ignore: no cache has seen the image.
 _SUFFIX_BYTES: Final = 8
-# Requests of an open loop that are under way at once; past it the server is hopelessly behind.
+# Most requests of an open loop without an answer; with more, the server cannot keep up.
 _MAX_UNDER_WAY: Final = 2000
 _GIVE_UP_S: Final = 60.0
 
@@ -39,11 +39,11 @@ class Connection(asyncio.Protocol):
         self._answer: asyncio.Future[int] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the way out."""
+        """Keep the transport, to send requests on it."""
         self._transport: asyncio.Transport = transport  # type: ignore[assignment]  # TCP's
 
     def send(self, parts: list[bytes]) -> "asyncio.Future[int]":
-        """Send a request; the future is its status."""
+        """Send a request; the future's result is the status of the answer."""
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.writelines(parts)
         return self._answer
@@ -107,7 +107,7 @@ class Load:
             self.errors += 1
 
     async def closed(self, concurrency: int, seconds: float, requests: int | None) -> None:
-        """So many clients until the time is over or all requests are sent."""
+        """Run `concurrency` clients until the time is over or all requests are sent."""
         end = perf_counter() + seconds
         left = requests if requests is not None else 1 << 62
 
@@ -121,7 +121,7 @@ class Load:
         await asyncio.gather(*(client() for _ in range(concurrency)))
 
     async def open(self, rate: float, seconds: float) -> None:
-        """Requests at their times; one that finds no free connection opens another."""
+        """Send `rate` requests a second; if no connection is free, open another one."""
         idle: deque[Connection] = deque()
         start = perf_counter()
         tasks: set[asyncio.Task[None]] = set()
@@ -153,7 +153,7 @@ def quantile(values: list[float], share: float) -> float:
 
 
 def main() -> None:
-    """Run one load and print what came of it."""
+    """Run one load and print its figures."""
     parser = argparse.ArgumentParser(description="Load one URL.")
     parser.add_argument("url")
     parser.add_argument("picture", type=Path)

@@ -1,4 +1,4 @@
-"""What a run was made on."""
+"""Facts about the machine that a run was made on."""
 
 import platform
 from contextlib import suppress
@@ -19,7 +19,7 @@ _IDLE_FACTS: Final = (
 
 
 def machine() -> dict[str, Any]:
-    """Facts that make figures comparable, or not."""
+    """Facts that tell whether the figures of two runs can be compared."""
     facts: dict[str, Any] = {
         "processor": _processor(),
         "processors": available_cpus(),
@@ -35,7 +35,7 @@ def machine() -> dict[str, Any]:
 
 
 def _idle() -> str:
-    """What the kernel makes of idle processors, as it was found."""
+    """How the kernel treats idle processors, by its own settings."""
     facts = []
     for file in _IDLE_FACTS:
         with suppress(OSError):

@@ -18,7 +18,7 @@ _TIMEOUT_S: Final = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What one load showed."""
+    """The figures of one load."""
 
     server: str
     answered: int
@@ -29,10 +29,10 @@ class Measured:
     cpu_ms: dict[str, float]
     """CPU milliseconds a request by kind of process."""
     client_cpu_ms: float
-    """The load generator's own."""
+    """CPU milliseconds a request of the load generator."""
     resident_mb: dict[str, float]
     peak_mb: dict[str, float]
-    """Since the processes started."""
+    """Most resident megabytes since the processes started, by kind of process."""
     mean_batch: float | None
     """Images in one execution, by Triton's count."""
     mean_call: float | None
@@ -40,7 +40,7 @@ class Measured:
 
 
 def measure(server: Server, model_id: str, picture: Path, load: list[str]) -> Measured:
-    """Run `bench.load` with these arguments and look at both sides of it."""
+    """Run `bench.load` with these arguments, and read the server's counters before and after."""
     before, counts = server.usage(), _triton_counts(server, model_id)
     report = run_json(["-m", "bench.load", f"{server.url}/models/{model_id}", str(picture), *load])
     after, counts_after = server.usage(), _triton_counts(server, model_id)
@@ -66,7 +66,7 @@ def measure(server: Server, model_id: str, picture: Path, load: list[str]) -> Me
 
 
 def run_json(arguments: list[str]) -> dict[str, Any]:
-    """The JSON that a program of ours prints."""
+    """Run a program of the bench and parse the JSON that it prints."""
     done = subprocess.run(
         [sys.executable, *arguments],
         capture_output=True,
@@ -81,7 +81,7 @@ def run_json(arguments: list[str]) -> dict[str, Any]:
 
 
 class LoneGraph:
-    """A model's graph in a process of its own, at one setting, to be measured again and again."""
+    """A graph in a process of its own, with one batch size and number of threads."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self._process = process
@@ -101,15 +101,11 @@ class LoneGraph:
 
 
 @contextmanager
-def lone_graph(path: Path, batch: int, threads: int, *, fused: bool = False) -> Iterator[LoneGraph]:
-    """A graph that waits to be measured; its process ends with the block."""
+def lone_graph(path: Path, batch: int, threads: int) -> Iterator[LoneGraph]:
+    """Start the process of a `LoneGraph`; it ends with the block."""
     argv = [sys.executable, "-m", "bench.limits", "graph", str(path)]
     with subprocess.Popen(
-        [
-            *argv,
-            *("--batch", str(batch), "--threads", str(threads)),
-            *(("--fused",) if fused else ()),
-        ],
+        [*argv, "--batch", str(batch), "--threads", str(threads)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

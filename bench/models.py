@@ -26,27 +26,27 @@ _SOURCES: Final = [
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class BenchModel:
     """One entry of the bench's model repository."""
 
     model_id: str
     preset: str
     precision: str
     max_batch_size: int | None
-    """None takes what an export takes by itself."""
+    """If none, the exporter's default."""
 
 
-def wanted(*, on_gpu: bool, has_bf16: bool) -> list[Wanted]:
-    """What a run on this machine measures."""
+def bench_models(*, on_gpu: bool, has_bf16: bool) -> list[BenchModel]:
+    """The models that a run on this machine measures."""
     precision = "fp16" if on_gpu else "fp32"
     most = 64 if on_gpu else None
     models = [
-        Wanted(NULL, "vit-tiny", precision, 64),
-        Wanted(TINY, "vit-tiny", precision, most),
-        Wanted(BASE, "vit-base", precision, most),
+        BenchModel(NULL, "vit-tiny", precision, 64),
+        BenchModel(TINY, "vit-tiny", precision, most),
+        BenchModel(BASE, "vit-base", precision, most),
     ]
     if has_bf16 and not on_gpu:
-        models.append(Wanted(BASE_BF16, "vit-base", "bf16", most))
+        models.append(BenchModel(BASE_BF16, "vit-base", "bf16", most))
     return models
 
 
@@ -56,19 +56,19 @@ def entry_of(repository: Path, model_id: str) -> Path:
 
 
 def graph_of(repository: Path, model_id: str) -> Path:
-    """Its `model.pt`."""
+    """Path of a model's `model.pt`."""
     return entry_of(repository, model_id) / "1" / "model.pt"
 
 
 def raw_graph_of(repository: Path, model_id: str) -> Path:
-    """The model as transformers has it, beside the repository; of the null model there is none."""
+    """Path of the graph of transformers' own model; the null model has none."""
     return (
         repository.with_name(f"{repository.name}-raw") / f"{entry_of(repository, model_id).name}.pt"
     )
 
 
-def prepare(repository: Path, models: list[Wanted]) -> None:
-    """Export what the repository lacks or has from an older exporter; minutes the first time."""
+def prepare(repository: Path, models: list[BenchModel]) -> None:
+    """Export the models that the repository lacks, or that an older exporter has made."""
     for model in models:
         graph, raw = (of(repository, model.model_id) for of in (graph_of, raw_graph_of))
         if is_fresh([graph] if model.model_id == NULL else [graph, raw], _SOURCES):
@@ -90,13 +90,13 @@ def prepare(repository: Path, models: list[Wanted]) -> None:
 
 
 def is_fresh(made: list[Path], sources: list[Path]) -> bool:
-    """Whether all were made after the last change of what makes them."""
+    """Whether all of `made` are newer than all of `sources`."""
     changed = max(path.stat().st_mtime for path in sources)
     return all(path.exists() and path.stat().st_mtime > changed for path in made)
 
 
 def null_logits(labels: int) -> torch.Tensor:
-    """What the null model answers, `(1, labels)`: all different, so that ranking has its work."""
+    """The null model's logits, `(1, labels)`; all differ, so that ranking has to sort them."""
     return torch.randn(1, labels, generator=torch.Generator().manual_seed(0))
 
 
@@ -110,7 +110,7 @@ class _Constant(torch.nn.Module):
 
 
 def _make_null(repository: Path) -> None:
-    """Put a graph that returns constants in the place of the exported one."""
+    """Replace the exported graph by one that returns constants."""
     config = parse_pbtxt((entry_of(repository, NULL) / "config.pbtxt").read_text())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)

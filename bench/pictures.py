@@ -1,4 +1,4 @@
-"""The pictures that are sent, made from the two photographs inside scikit-learn."""
+"""Make the pictures that the bench sends from the two photographs inside scikit-learn."""
 
 import io
 from collections.abc import Iterator
@@ -20,14 +20,14 @@ def _photo(name: str) -> Image.Image:
 
 
 def encoded(picture: Image.Image) -> bytes:
-    """A JPEG as cameras and sites write it, 4:2:0."""
+    """Encode a JPEG with 4:2:0 subsampling, as cameras and web sites do."""
     out = io.BytesIO()
     picture.save(out, "JPEG", quality=_QUALITY)
     return out.getvalue()
 
 
 def write_picture(folder: Path, size: tuple[int, int]) -> Path:
-    """One photograph in that size, as a JPEG file."""
+    """Write one photograph of that width and height as a JPEG file, unless it exists."""
     path = folder / f"{size[0]}x{size[1]}.jpg"
     if not path.exists():
         path.write_bytes(encoded(_photo(_PHOTOS[0]).resize(size, Image.Resampling.LANCZOS)))

@@ -1,8 +1,9 @@
-"""Trace a preset as transformers has it: what the model alone is, and ours is measured against.
+"""Trace transformers' own model of a preset, the graph that ours is compared with.
 
     python -m bench.raw_graph vit-tiny fp32 FILE
 
-`vitriton export` leaves out what no logit depends on (docs/decisions/0012-the-last-layer.md).
+`vitriton export` changes the model: it leaves out what no logit depends on
+(docs/decisions/0012-the-last-layer.md).
 """
 
 import argparse
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import get_args
 
 from exporter.checkpoint import load_checkpoint, quiet_libraries
-from exporter.graph import in_precision, save, trace
+from exporter.graph import convert_precision, save, trace
 from exporter.preprocessing import read_image_steps
 from gateway.modelspec import Dtype
 
@@ -25,9 +26,9 @@ def main() -> None:
     with quiet_libraries():
         checkpoint = load_checkpoint(options.preset, None, random_weights=True, allow_pickle=False)
         steps = read_image_steps(checkpoint.image_processor, 3)
-        graph = trace(in_precision(checkpoint.model, options.dtype), steps)
+        graph = trace(convert_precision(checkpoint.model, options.dtype), steps)
     options.file.parent.mkdir(exist_ok=True)
-    # Half a file must not pass for a whole one in the next run.
+    # An interrupted run must not leave half a file under the final name.
     unfinished = options.file.with_suffix(".unfinished")
     save(graph, unfinished)
     unfinished.replace(options.file)

@@ -1,4 +1,4 @@
-"""What a run comes to: ratios against the figures that are promised, then absolutes."""
+"""Report a run: ratios against the figures that are promised, then absolute figures."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -22,11 +22,11 @@ _COLORS: Final = {
 _MARKDOWN: Final = "| {} | {} | {} | {} | {} |"
 _KEPT: Final = {True: "yes", False: "**no**"}
 _IDLE: Final = {
-    True: "Processors were kept awake, as by `vitriton serve --cpu-latency 0`: one that halts is"
-    " given to others on a shared host and comes back late. What depends on it was measured with"
-    " processors that halt as well, in a block of its own before the rest.",
-    False: "Idle processors halted, as the kernel has it: to keep them awake takes root,"
-    " /dev/cpu_dma_latency, and a kernel that lets them spin.",
+    True: "Processors were kept awake: a shared host lends a halted processor to other guests, and"
+    " it comes back late. What depends on halting was also measured with processors that halt,"
+    " before the rest.",
+    False: "Idle processors halted: keeping them awake takes root, /dev/cpu_dma_latency, and a"
+    " kernel that lets them spin.",
 }
 
 
@@ -39,7 +39,7 @@ class Promise:
     bound: float
     is_at_most: bool
     halting: float | None = None
-    """The same with processors that halt, where that was measured as well."""
+    """The figure with processors that halt; none if that was not measured."""
 
     @property
     def is_kept(self) -> bool:
@@ -48,7 +48,7 @@ class Promise:
 
     @property
     def is_kept_halting(self) -> bool:
-        """Whether the other figure is, too."""
+        """Whether the figure with processors that halt is on the right side, if measured."""
         return self.halting is None or self._is_within(self.halting)
 
     def _is_within(self, figure: float) -> bool:
@@ -63,8 +63,8 @@ def _at_least(what: str, measured: float, bound: float, halting: float | None = 
     return Promise(what, measured, bound, is_at_most=False, halting=halting)
 
 
-def middle(rounds: list[dict[str, Any]], value: Callable[[dict[str, Any]], float]) -> float:
-    """Median over the rounds."""
+def median_of(rounds: list[dict[str, Any]], value: Callable[[dict[str, Any]], float]) -> float:
+    """Median of a figure over the rounds."""
     return median(value(round_) for round_ in rounds)
 
 
@@ -104,7 +104,7 @@ def promises(report: dict[str, Any]) -> list[Promise]:
 
 
 def _over_floor(null: dict[str, Any], cpu: Callable[[dict[str, Any]], float]) -> float:
-    # Mode `fast` is the cheapest pair there is within its tolerance; the table below has others.
+    # Mode `fast` is the cheapest decoder and resizer within its tolerance.
     return _ratio(map(cpu, null["rounds"][OURS]), null["floors_ms"])
 
 
@@ -113,7 +113,7 @@ def _over_reference(modes: dict[str, list[dict[str, Any]]], mode: str) -> float:
 
 
 def _ratio(ours: Iterable[float], theirs: Iterable[float]) -> float:
-    """Median of the ratios within a round: what the machine does in one, it does to both."""
+    """Median of the ratios within a round; a change of the machine's speed affects both sides."""
     return float(median(a / b for a, b in zip(ours, theirs, strict=True)))
 
 
@@ -151,7 +151,7 @@ def _share(model: dict[str, Any]) -> float:
 
 
 def _beyond(model: dict[str, Any], server: str = OURS) -> float:
-    """Median of the differences within a round."""
+    """Median of the differences within a round, in milliseconds."""
     pairs = zip(model["one_client"][server], model["graph_single_ms"], strict=True)
     return float(median(ours["p50_ms"] - alone for ours, alone in pairs))
 
@@ -194,7 +194,7 @@ def markdown(name: str, report: dict[str, Any]) -> Iterator[str]:
 
 
 def is_awake(report: dict[str, Any]) -> bool:
-    """Whether processors were kept awake; then what depends on it was measured both ways."""
+    """Whether processors were kept awake; if so, the run also has figures with halting ones."""
     return "halting" in report["null"]
 
 
@@ -215,7 +215,7 @@ def _null_table(report: dict[str, Any]) -> Iterator[str]:
         rows.append((f"{OURS}, one client, halting", [halting["one_client"]]))
     for server, rounds in rows:
         yield _row(server, rounds)
-    client = middle(null["rounds"][OURS], lambda m: m["client_cpu_ms"])
+    client = median_of(null["rounds"][OURS], lambda m: m["client_cpu_ms"])
     yield (
         f"\nThe floor, decoding and resizing alone with all processors busy at it, takes"
         f" {median(null['floors_ms']):.2f} ms of CPU a picture, measured in the same rounds."
@@ -230,7 +230,7 @@ def _row(server: str, rounds: list[dict[str, Any]]) -> str:
 
     kinds = {kind for m in rounds for kind, cpu in m["cpu_ms"].items() if cpu > 0.01}
     cpu = ", ".join(
-        f"{kind} {middle(rounds, lambda m, k=kind: m['cpu_ms'].get(k, 0.0)):.2f}"  # type: ignore[misc]  # k
+        f"{kind} {median_of(rounds, lambda m, k=kind: m['cpu_ms'].get(k, 0.0)):.2f}"  # type: ignore[misc]  # k
         for kind in sorted(kinds)
     )
     resident, peak = (sum(rounds[-1][key].values()) for key in ("resident_mb", "peak_mb"))
@@ -254,7 +254,7 @@ def _model_tables(report: dict[str, Any]) -> Iterator[str]:
             continue
         model = report[key]
         setting = model["graph_setting"]
-        batch = middle(model["rounds"][OURS], lambda m: m["mean_batch"])
+        batch = median_of(model["rounds"][OURS], lambda m: m["mean_batch"])
         one, graph = _lone_image_ms(model)
         halting = "–"
         if "halting" in model:
@@ -267,16 +267,12 @@ def _model_tables(report: dict[str, Any]) -> Iterator[str]:
 
 
 def _lone_image_ms(model: dict[str, Any]) -> tuple[float, float]:
-    """Behind the whole stack, and in the graph alone."""
-    behind = middle(model["one_client"][OURS], lambda m: m["p50_ms"])
+    """Median milliseconds for one image, behind the whole stack and in the graph alone."""
+    behind = median_of(model["one_client"][OURS], lambda m: m["p50_ms"])
     return behind, float(median(model["graph_single_ms"]))
 
 
-_FASTER_GRAPHS: Final = {
-    "exported_graph": "`vitriton export` leaves out of it what no logit depends on.",
-    "fused_graph": "On a CPU our backend has oneDNN fuse the operators of the batches that come"
-    " most.",
-}
+_EXPORTED: Final = "exported_graph"
 
 
 def _tiny_table(tiny: dict[str, Any]) -> Iterator[str]:
@@ -284,7 +280,11 @@ def _tiny_table(tiny: dict[str, Any]) -> Iterator[str]:
     yield " ".join(
         [
             "The promises are held against the graph of transformers.",
-            *(text for key, text in _FASTER_GRAPHS.items() if key in tiny),
+            *(
+                ["`vitriton export` leaves out of it what no logit depends on."]
+                if _EXPORTED in tiny
+                else []
+            ),
             "In process means the graph that ours serves and the same decoder behind FastAPI,"
             " without Triton: what the way to Triton and back costs a model that computes.\n",
         ]
@@ -295,15 +295,14 @@ def _tiny_table(tiny: dict[str, Any]) -> Iterator[str]:
     )
     yield "|---" * 6 + "|"
     yield _graph_row("the graph alone", tiny["graph_images_per_s"], tiny["graph_single_ms"])
-    for key, name in (("exported_graph", "as exported"), ("fused_graph", "as served, fused")):
-        if key in tiny:
-            alone = tiny[key]
-            yield _graph_row(f"the graph alone, {name}", alone["images_per_s"], alone["single_ms"])
+    if _EXPORTED in tiny:
+        alone = tiny[_EXPORTED]
+        yield _graph_row("the graph alone, as exported", alone["images_per_s"], alone["single_ms"])
     for server, rounds in tiny["rounds"].items():
         one = tiny["one_client"][server]
         yield (
-            f"| {server} | {_requests(tiny, server):.1f} | {middle(rounds, _all_cpu):.1f}"
-            f" | {middle(one, lambda m: m['p50_ms']):.1f} | {_beyond(tiny, server):.1f}"
+            f"| {server} | {_requests(tiny, server):.1f} | {median_of(rounds, _all_cpu):.1f}"
+            f" | {median_of(one, lambda m: m['p50_ms']):.1f} | {_beyond(tiny, server):.1f}"
             f" | {sum(m['errors'] for m in [*rounds, *one])} |"
         )
 
@@ -341,7 +340,7 @@ def _draw(path: Path, report: dict[str, Any]) -> None:
     figure, axes = plt.subplots(figsize=(9, 3.4), layout="constrained")
     left = [0.0] * len(names)
     for kind, color in _COLORS.items():
-        costs = [middle(rounds[n], lambda m, k=kind: m["cpu_ms"].get(k, 0.0)) for n in names]  # type: ignore[misc]  # k
+        costs = [median_of(rounds[n], lambda m, k=kind: m["cpu_ms"].get(k, 0.0)) for n in names]  # type: ignore[misc]  # k
         axes.barh(names, costs, left=left, color=color, label=kind)
         left = [a + b for a, b in zip(left, costs, strict=True)]
     floor = median(report["null"]["floors_ms"])

@@ -1,7 +1,8 @@
 """`make bench`: the whole comparison, on this machine, in one run.
 
-Servers run one beside the other and are loaded in turn, round by round, so that what the machine
-does to one it does to all; ratios are what counts. Writes JSON, Markdown and a picture.
+All servers of a comparison run at the same time and are loaded in turn, round by round: a change of
+the machine's speed affects all of them, so ratios within a round are what counts. Writes JSON,
+Markdown and a picture.
 """
 
 import argparse
@@ -19,10 +20,19 @@ from typing import Any, Final, NamedTuple, get_args
 
 import torch
 
-from bench.idle import awake, can_be_awake
+from bench.idle import can_keep_awake, processors_awake
 from bench.machine import machine
 from bench.measure import LoneGraph, Measured, lone_graph, measure, run_json
-from bench.models import BASE, BASE_BF16, NULL, TINY, graph_of, prepare, raw_graph_of, wanted
+from bench.models import (
+    BASE,
+    BASE_BF16,
+    NULL,
+    TINY,
+    bench_models,
+    graph_of,
+    prepare,
+    raw_graph_of,
+)
 from bench.pictures import LARGE, SMALL, write_picture
 from bench.report import write_report
 from bench.servers import Server, in_process_baseline, pipeline_baseline, running, vitriton
@@ -33,7 +43,7 @@ from gateway.settings import DecodeMode
 ROUNDS: Final = 3
 CONCURRENCY: Final = 32
 SECONDS: Final = 4.0
-# Short ones and more of them: the machine may change its speed from one second to the next.
+# More rounds, but short ones: the machine may change its speed from one second to the next.
 _SHORT_ROUNDS: Final = 5
 _NULL_SECONDS: Final = 2.5
 _HALTING_SECONDS: Final = 1.5
@@ -47,20 +57,20 @@ _DEMO: Final = Path("demo/checkpoint")
 _STARTED: Final = monotonic()
 
 
-def say(what: str) -> None:
-    """Progress, on standard error, with the seconds since the start."""
+def report_progress(what: str) -> None:
+    """Print progress on standard error, with the seconds since the start."""
     print(f"bench: {monotonic() - _STARTED:4.0f} s, {what}", file=sys.stderr, flush=True)
 
 
 def closed(concurrency: int, seconds: float = SECONDS) -> list[str]:
-    """Arguments of a closed loop."""
+    """Arguments of `bench.load` for a closed loop."""
     return ["--concurrency", str(concurrency), "--seconds", str(seconds)]
 
 
 def decoding(small: Path, large: Path) -> dict[str, Any]:
-    """CPU milliseconds of decoding and resizing, with no server around."""
-    say("the limit of decoding")
-    with awake():
+    """CPU milliseconds of decoding and resizing, without a server."""
+    report_progress("the limit of decoding")
+    with processors_awake():
         return {
             "small": run_json(["-m", "bench.limits", "decode", str(small)]),
             "large": run_json(["-m", "bench.limits", "decode", str(large)]),
@@ -68,12 +78,12 @@ def decoding(small: Path, large: Path) -> dict[str, Any]:
 
 
 def null_model(repository: Path, small: Path) -> dict[str, Any]:
-    """Everything but the model: ours, and what one would write instead."""
+    """Measure ours and the baselines with a model that costs nothing."""
     cpus = available_cpus()
     with ExitStack() as stack:
         enter = stack.enter_context
         work = Path(enter(tempfile.TemporaryDirectory(prefix="vitriton-bench-")))
-        say("starting the servers of the null model")
+        report_progress("starting the servers of the null model")
         starts = [
             vitriton([NULL], repository, work),
             in_process_baseline(graph_of(repository, NULL), cpus),
@@ -85,13 +95,13 @@ def null_model(repository: Path, small: Path) -> dict[str, Any]:
         for server in servers:
             measure(server, NULL, small, closed(CONCURRENCY, 2.0))
         halting: dict[str, Any] | None = None
-        if can_be_awake():
-            say("first with processors that halt")
+        if can_keep_awake():
+            report_progress("first with processors that halt")
             halting = _null_rounds(servers[:2], small, ROUNDS, _HALTING_SECONDS)
             halting["one_client"] = asdict(measure(ours, NULL, small, closed(1)))
-        with awake():
+        with processors_awake():
             found = _null_rounds(servers, small, _SHORT_ROUNDS, _NULL_SECONDS)
-            say("null model, one client, and an open loop")
+            report_progress("null model, one client, and an open loop")
             speeds = [m["requests_per_s"] for m in found["rounds"][ours.name]]
             rate = _OPEN_LOOP_SHARE * median(speeds)
             load = ["--rate", f"{rate:.0f}", "--seconds", str(SECONDS)]
@@ -106,7 +116,7 @@ def _null_rounds(servers: list[Server], small: Path, number: int, seconds: float
     rounds: dict[str, list[dict[str, Any]]] = {server.name: [] for server in servers}
     floors = []
     for n in range(number):
-        say(f"null model, round {n + 1} of {number}")
+        report_progress(f"null model, round {n + 1} of {number}")
         floors.append(floor_ms(small, available_cpus()))
         for server in servers:
             measured = measure(server, NULL, small, closed(CONCURRENCY, seconds))
@@ -115,7 +125,7 @@ def _null_rounds(servers: list[Server], small: Path, number: int, seconds: float
 
 
 def floor_ms(picture: Path, cpus: int) -> float:
-    """CPU milliseconds to decode and resize, with all processors busy at it, as under load."""
+    """CPU milliseconds to decode and resize a picture while all processors do the same."""
     arguments = ["-m", "bench.limits", "floor", str(picture)]
     with ThreadPoolExecutor(cpus) as pool:
         costs = list(pool.map(lambda _: run_json(arguments)["cpu_ms"], range(cpus)))
@@ -124,7 +134,7 @@ def floor_ms(picture: Path, cpus: int) -> float:
 
 def _memory(server: Server, small: Path) -> dict[str, float]:
     """Resident megabytes of the gateway before, half-way and after many requests."""
-    say(f"memory over {MEMORY_REQUESTS} requests")
+    report_progress(f"memory over {MEMORY_REQUESTS} requests")
     half = ["--requests", str(MEMORY_REQUESTS // 2), "--concurrency", str(CONCURRENCY)]
     halves = [measure(server, NULL, small, [*half, "--seconds", "120"]) for _ in range(2)]
     answered = sum(m.answered for m in halves)
@@ -135,25 +145,21 @@ def _memory(server: Server, small: Path) -> dict[str, float]:
 def real_model(
     repository: Path, model_id: str, small: Path, *, in_depth: bool = False
 ) -> dict[str, Any]:
-    """A ViT behind the whole stack against transformers' graph alone at its best setting.
+    """Measure a ViT behind the whole stack, and transformers' graph alone at its best setting.
 
     Args:
-        repository: Where the models are.
-        model_id: One of them.
-        small: The picture.
-        in_depth: Measure the exported graph as well, plain and fused, the same behind FastAPI
-            without Triton, and one client with processors that halt.
+        repository: The bench's model repository.
+        model_id: A model in it.
+        small: The picture to send.
+        in_depth: Measure the exported graph alone as well, the same graph behind FastAPI without
+            Triton, and one client with processors that halt.
     """
-    say(f"{model_id}: the graph alone")
-    path, raw = graph_of(repository, model_id), raw_graph_of(repository, model_id)
+    report_progress(f"{model_id}: the graph alone")
+    path = graph_of(repository, model_id)
     with ExitStack() as stack:
         enter = stack.enter_context
-        graphs = [(setting, enter(lone_graph(raw, *setting))) for setting in _settings()]
-        with awake():
-            probes = [(graph.measure(_GRAPH_SECONDS), setting, graph) for setting, graph in graphs]
-        _, (batch, threads), best = max(probes, key=lambda probe: probe[0]["images_per_s"])
-        of_one = [probe for probe in probes if probe[1].batch == 1]
-        _, _, single = min(of_one, key=lambda probe: probe[0]["p50_ms"])
+        limits = enter(_best_graphs(raw_graph_of(repository, model_id)))
+        batch, threads = limits.setting
         work = Path(enter(tempfile.TemporaryDirectory(prefix="vitriton-bench-")))
         baseline = in_process_baseline(path, available_cpus(), threads, batch)
         starts = [vitriton([model_id], repository, work), *((baseline,) if in_depth else ())]
@@ -161,29 +167,57 @@ def real_model(
         for server in servers:
             measure(server, model_id, small, closed(CONCURRENCY, SECONDS / 2))
         found: dict[str, Any] = {"graph_setting": {"batch": batch, "threads": threads}}
-        if in_depth and can_be_awake():
-            say(f"{model_id}, one client, with processors that halt")
-            found["halting"] = _one_client(single, servers[:1], model_id, small, ROUNDS)
-        with awake():
-            speeds = []
-            load = closed(CONCURRENCY)
-            rounds: dict[str, list[dict[str, Any]]] = {server.name: [] for server in servers}
-            for n in range(ROUNDS):
-                say(f"{model_id}, round {n + 1} of {ROUNDS}")
-                speeds.append(best.measure(SECONDS)["images_per_s"])
-                for server in servers:
-                    measured = measure(server, model_id, small, load)
-                    rounds[server.name].append(asdict(measured))
-            say(f"{model_id}, one client")
+        if in_depth and can_keep_awake():
+            report_progress(f"{model_id}, one client, with processors that halt")
+            found["halting"] = _one_client(limits.of_one, servers[:1], model_id, small, ROUNDS)
+        with processors_awake():
+            found |= _full_load(limits.of_batch, servers, model_id, small)
+            report_progress(f"{model_id}, one client")
             number = _SHORT_ROUNDS if in_depth else ROUNDS
-            found |= _one_client(single, servers, model_id, small, number)
+            found |= _one_client(limits.of_one, servers, model_id, small, number)
             if in_depth:
-                say(f"{model_id}: the exported graph alone")
-                found["exported_graph"] = _graph(path, batch, threads, fused=False)
-            if in_depth and not torch.cuda.is_available():
-                say(f"{model_id}: the exported graph alone, fused")
-                found["fused_graph"] = _graph(path, batch, threads, fused=True)
-    return found | {"graph_images_per_s": speeds, "rounds": rounds}
+                report_progress(f"{model_id}: the exported graph alone")
+                found["exported_graph"] = _graph(path, batch, threads)
+    return found
+
+
+class _Limits(NamedTuple):
+    setting: "_Setting"
+    """The batch size and threads with the most images a second."""
+    of_batch: LoneGraph
+    """The graph at this setting."""
+    of_one: LoneGraph
+    """The graph with the fastest answer for one image."""
+
+
+@contextmanager
+def _best_graphs(path: Path) -> Iterator[_Limits]:
+    """Measure a graph at all settings, and keep the best ones to be measured again."""
+    with ExitStack() as stack:
+        graphs = [
+            (setting, stack.enter_context(lone_graph(path, *setting))) for setting in _settings()
+        ]
+        with processors_awake():
+            probes = [(graph.measure(_GRAPH_SECONDS), setting, graph) for setting, graph in graphs]
+        _, setting, of_batch = max(probes, key=lambda probe: probe[0]["images_per_s"])
+        alone = [probe for probe in probes if probe[1].batch == 1]
+        _, _, of_one = min(alone, key=lambda probe: probe[0]["p50_ms"])
+        yield _Limits(setting, of_batch, of_one)
+
+
+def _full_load(
+    graph: LoneGraph, servers: list[Server], model_id: str, small: Path
+) -> dict[str, Any]:
+    """Rounds of the graph alone and of each server under many clients."""
+    speeds = []
+    rounds: dict[str, list[dict[str, Any]]] = {server.name: [] for server in servers}
+    for n in range(ROUNDS):
+        report_progress(f"{model_id}, round {n + 1} of {ROUNDS}")
+        speeds.append(graph.measure(SECONDS)["images_per_s"])
+        for server in servers:
+            measured = measure(server, model_id, small, closed(CONCURRENCY))
+            rounds[server.name].append(asdict(measured))
+    return {"graph_images_per_s": speeds, "rounds": rounds}
 
 
 def _one_client(
@@ -199,12 +233,9 @@ def _one_client(
     return {"graph_single_ms": alone, "one_client": behind}
 
 
-def _graph(path: Path, batch: int, threads: int, *, fused: bool) -> dict[str, list[float]]:
-    """A graph alone at the best setting of transformers' own."""
-    with (
-        lone_graph(path, batch, threads, fused=fused) as full,
-        lone_graph(path, 1, available_cpus(), fused=fused) as single,
-    ):
+def _graph(path: Path, batch: int, threads: int) -> dict[str, list[float]]:
+    """Measure a graph alone, at the setting that is best for transformers' graph."""
+    with lone_graph(path, batch, threads) as full, lone_graph(path, 1, available_cpus()) as single:
         rounds = [
             (full.measure(_GRAPH_SECONDS), single.measure(_GRAPH_SECONDS)) for _ in range(ROUNDS)
         ]
@@ -220,8 +251,8 @@ class _Setting(NamedTuple):
 
 
 def _settings() -> list[_Setting]:
-    # One thread for a model's every processor, or half of them: nothing else is ever best, and of
-    # two processors not even half.
+    # As many threads as processors, or half as many: no other number was ever best, and with two
+    # processors only the first.
     cpus = available_cpus()
     on_cpu = [cpus] if cpus <= 2 else [cpus // 2, cpus]
     threads = [1] if torch.cuda.is_available() else on_cpu
@@ -229,14 +260,14 @@ def _settings() -> list[_Setting]:
 
 
 def image_modes(repository: Path, large: Path) -> dict[str, Any]:
-    """CPU of the gateway for a large photograph, by image mode."""
+    """Measure the gateway's CPU for a large photograph in each image mode."""
     found: dict[str, list[Measured]] = {mode: [] for mode in get_args(DecodeMode)}
     with ExitStack() as stack:
         enter = stack.enter_context
-        say("image modes, 4000x3000")
+        report_progress("image modes, 4000x3000")
         starts = [_gateway(mode, repository) for mode in found]
         servers = dict(zip(found, enter(running(starts)), strict=True))
-        enter(awake())
+        enter(processors_awake())
         for _ in range(_SHORT_ROUNDS):
             for mode, server in servers.items():
                 found[mode].append(measure(server, NULL, large, closed(4, _LARGE_SECONDS)))
@@ -256,7 +287,7 @@ def main() -> None:
     """Measure everything and write the report."""
     parser = argparse.ArgumentParser(description="Measure Vitriton and its limits.")
     parser.add_argument("--name", default="cpu", help="the report is bench/results/NAME.*")
-    parser.add_argument("--gpu", action="store_true", help="demand a GPU")
+    parser.add_argument("--gpu", action="store_true", help="fail without a GPU")
     options = parser.parse_args()
     if options.gpu and not torch.cuda.is_available():
         raise SystemExit("bench: there is no NVIDIA GPU here; `make bench` measures the CPU")
@@ -264,7 +295,7 @@ def main() -> None:
         raise SystemExit("bench: the demo model is not here; `make bench` trains it first")
     has_bf16 = cpu_has_bf16() and not options.gpu
     repository = (WORK / ("models-gpu" if options.gpu else "models")).resolve()
-    prepare(repository, wanted(on_gpu=options.gpu, has_bf16=has_bf16))
+    prepare(repository, bench_models(on_gpu=options.gpu, has_bf16=has_bf16))
     small, large = (write_picture(WORK, size).resolve() for size in (SMALL, LARGE))
     start = monotonic()
     report: dict[str, Any] = {
@@ -278,11 +309,11 @@ def main() -> None:
     }
     if has_bf16:
         report["base_bf16"] = real_model(repository, BASE_BF16, small)
-    say("accuracy of the image modes")
+    report_progress("accuracy of the image modes")
     report["accuracy"] = run_json(["-m", "bench.accuracy", "--demo", str(_DEMO)])["rows"]
     report["seconds"] = monotonic() - start
     write_report(Path("bench/results"), options.name, report)
-    say(f"done in {report['seconds']:.0f} s: bench/results/{options.name}.md")
+    report_progress(f"done in {report['seconds']:.0f} s: bench/results/{options.name}.md")
 
 
 if __name__ == "__main__":

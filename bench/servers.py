@@ -1,4 +1,4 @@
-"""The servers that are measured, and what their processes have used."""
+"""Start the servers that are measured, and read the CPU and memory of their processes."""
 
 import os
 import subprocess
@@ -24,12 +24,12 @@ _PAUSE_S: Final = 0.2
 
 
 class Usage(NamedTuple):
-    """Of all processes of a kind together."""
+    """CPU and memory of all processes of a kind."""
 
     cpu_s: float
     resident_bytes: int
     peak_bytes: int
-    """Most that each has had resident, since it started."""
+    """Sum of the largest resident memory of each process since it started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +39,11 @@ class Server:
     name: str
     url: str
     pid: int
-    """Of the process that everything it uses is below of."""
+    """The server's top process; all its other processes are below it."""
     triton_metrics_url: str | None = None
 
     def usage(self) -> dict[str, Usage]:
-        """What each kind of process has used so far."""
+        """CPU and memory so far, by kind of process."""
         top = psutil.Process(self.pid)
         found: dict[str, Usage] = {}
         for process in (top, *top.children(recursive=True)):
@@ -79,7 +79,7 @@ def _kind(process: psutil.Process) -> str:
 
 @contextmanager
 def running(starts: Sequence[AbstractContextManager[Server]]) -> Iterator[list[Server]]:
-    """Several servers at once: most of a start is one thread's work."""
+    """Start several servers at the same time, as a start keeps only one processor busy."""
     with ExitStack() as stack, ThreadPoolExecutor(len(starts)) as pool:
         yield list(pool.map(stack.enter_context, starts))
 
@@ -124,7 +124,7 @@ def _wait_until_up(url: str, process: "subprocess.Popen[bytes]") -> None:
                 return
         except (URLError, OSError):
             pass
-        # Not at once again: it needs the processors to start.
+        # A pause, as the server needs the processors to start.
         with suppress(subprocess.TimeoutExpired):
             code = process.wait(_PAUSE_S)
             raise SystemExit(f"bench: the server of {url} ended with code {code}")
@@ -148,9 +148,9 @@ def in_process_baseline(
 
     Args:
         graph: A TorchScript file.
-        decoders: Threads that decode.
-        threads: Of the graph, on a CPU.
-        max_batch: Most images in one call of it.
+        decoders: Number of threads that decode.
+        threads: Number of torch's threads on a CPU.
+        max_batch: Most images in one call of the graph.
     """
     return uvicorn(
         "FastAPI, tuned, in process",

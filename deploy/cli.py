@@ -1,4 +1,7 @@
-"""The command `vitriton`. Each subcommand imports its own world, so that the others stay light."""
+"""The command `vitriton`.
+
+Each subcommand imports its modules only when it runs, as torch and transformers take seconds.
+"""
 
 import argparse
 import logging
@@ -7,25 +10,26 @@ import shlex
 import signal
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from deploy.local.cpu_latency import MAX_LATENCY_US
 from deploy.local.errors import LocalError
 from exporter.errors import ExportError, NeedsOptions
 from gateway import __version__
 from gateway.settings import InvalidSettings
 
+if TYPE_CHECKING:
+    from exporter.export import ExportRequest
+
 _REPOSITORY: Final = Path("model_repository")
 _INTERRUPTED: Final = 130
 _MAX_PORT: Final = 65535
 
-_OF_EXPORT_ALONE: Final = {
+_EXPORT_ONLY_OPTIONS: Final = {
     *("--name", "--output", "--replace", "--revision", "--init", "--allow-pickle"),
     *("--max-batch-size", "--instances", "--batch-delay-us"),
 }
-_EXPORT_FIRST: Final = "; export the model with `vitriton export` first, then serve its id"
+_EXPORT_HINT: Final = "; export the model with `vitriton export` first, then serve its id"
 
 _EXPORT_EXAMPLES: Final = """examples:
   vitriton export google/vit-base-patch16-224
@@ -44,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run one subcommand; exit code 1 for a failure, 2 for wrong usage."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["gateway"]:
-        # Its own parser, as `token` has: they run where only the gateway's packages are installed.
+        # `gateway` and `token` have parsers of their own: they also run where only the gateway's
+        # packages are installed.
         from gateway.server import main as run_gateway
 
         run_gateway(arguments[1:])
@@ -62,13 +67,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         options.run(options)
     except (LocalError, ExportError) as exc:
-        print(f"vitriton: error: {exc}{_commands(exc, options)}", file=sys.stderr)
+        print(f"vitriton: error: {exc}{_suggested_commands(exc, options)}", file=sys.stderr)
         raise SystemExit(1) from exc
     except InvalidSettings as exc:
         print(f"vitriton: error: {exc}", file=sys.stderr)
         raise SystemExit(2) from exc
     except OSError as exc:
-        # What the system refuses of a path is the user's to mend; without a path it is our fault.
+        # An error about a path is for the user to mend; one without a path is a fault of ours.
         if exc.filename is None:
             raise
         print(f"vitriton: error: {exc.filename}: {exc.strerror}", file=sys.stderr)
@@ -78,8 +83,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise SystemExit(_INTERRUPTED) from exc
 
 
-def _commands(exc: Exception, options: argparse.Namespace) -> str:
-    """The commands that do what was asked, where an error knows the options for it."""
+def _suggested_commands(exc: Exception, options: argparse.Namespace) -> str:
+    """The commands that would work, for an error that names the options they need."""
     if not isinstance(exc, NeedsOptions):
         return ""
     from deploy.local.invocation import export_then_serve
@@ -89,12 +94,12 @@ def _commands(exc: Exception, options: argparse.Namespace) -> str:
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
-    """The command line; an option that `export` alone has is told apart from one that is none."""
+    """Parse the command line; `serve` gets a hint for an option that only `export` has."""
     parser = _parser()
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
         names = {argument.partition("=")[0] for argument in unknown}
-        hint = _EXPORT_FIRST if options.run is _serve and names & _OF_EXPORT_ALONE else ""
+        hint = _EXPORT_HINT if options.run is _serve and names & _EXPORT_ONLY_OPTIONS else ""
         parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
     return options
 
@@ -122,19 +127,12 @@ def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         epilog=_SERVE_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    _add_what_to_serve(serve)
-    serve.add_argument(
-        "--cpu-latency",
-        type=partial(_number, what="latency", largest=MAX_LATENCY_US),
-        metavar="US",
-        help="longest wake-up of an idle processor in microseconds, 0 keeps them all awake: for"
-        " shorter answers and more power; takes root (default: the kernel's)",
-    )
+    _add_serve_arguments(serve)
     serve.set_defaults(run=_serve)
 
 
-def _add_what_to_serve(parser: argparse.ArgumentParser) -> None:
-    """What `doctor` has to know as well, to look at what `serve` would do."""
+def _add_serve_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `serve` and of `doctor`, which examines what `serve` would do."""
     parser.add_argument(
         "models",
         nargs="*",
@@ -143,7 +141,7 @@ def _add_what_to_serve(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--port",
-        type=partial(_number, what="port", largest=_MAX_PORT),
+        type=_port,
         help="HTTP port, 0 for a free one (default: 8080)",
     )
     parser.add_argument(
@@ -218,7 +216,7 @@ def _add_serving(serving: "argparse._ArgumentGroup") -> None:
         "--instances",
         type=int,
         metavar="N",
-        help="instances on each device (default: 2)",
+        help="instances on each device (default: 2 on a GPU, 1 on a CPU)",
     )
     serving.add_argument(
         "--batch-delay-us",
@@ -233,10 +231,10 @@ def _add_doctor(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     doctor = commands.add_parser(
         "doctor",
         help="say what is wrong with this machine or a model repository",
-        description="Look at everything that `vitriton serve` would need with the same arguments,"
-        " and at the model repository, and make nothing; exit code 1 if something is wrong.",
+        description="Examine everything that `vitriton serve` would need with the same arguments,"
+        " and the model repository. Nothing is written; exit code 1 if something is wrong.",
     )
-    _add_what_to_serve(doctor)
+    _add_serve_arguments(doctor)
     doctor.set_defaults(run=_doctor)
 
 
@@ -249,35 +247,29 @@ def _add_precision(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def _number(text: str, what: str, largest: int) -> int:
-    if not text.isdecimal() or int(text) > largest:
-        raise argparse.ArgumentTypeError(f"{text} is no {what}: 0 to {largest}")
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > _MAX_PORT:
+        raise argparse.ArgumentTypeError(f"{text} is no port: 0 to {_MAX_PORT}")
     return int(text)
 
 
 def _serve(options: argparse.Namespace) -> None:
-    # Before gRPC is imported: it is forked here to exec only, and its handlers for other forks
-    # would complain about each one.
+    # gRPC reads this when it is imported. It installs handlers for forks, which write a warning at
+    # each one; this process forks only to start other programs, which is safe.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
+    from deploy.local.model_selection import ExportFailed
     from deploy.local.serve import ServeRequest, serve
-    from deploy.local.wanted_models import ExportFailed
 
-    request = ServeRequest(
-        options.models,
-        options.repository,
-        options.precision,
-        options.port,
-        options.cpu_latency,
-    )
+    request = ServeRequest(options.models, options.repository, options.precision, options.port)
     try:
         serve(request)
     except ExportFailed as exc:
-        # Its line has been written, by the export.
+        # The export has already written the error.
         raise SystemExit(1) from exc
 
 
 def _export(options: argparse.Namespace) -> None:
-    # SIGTERM too lets an export clear up behind itself.
+    # An export that gets SIGTERM removes its unfinished files, as on Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if options.check is not None:
         from exporter.check import check_entry
@@ -287,36 +279,44 @@ def _export(options: argparse.Namespace) -> None:
     if options.model is None:
         raise ExportError("name the MODEL to export; `vitriton export --help` has examples")
 
-    from deploy.local.demo_folder import DEMO_FOLDER, DEMO_MODEL
+    from deploy.local.demo_folder import DEMO_MODEL
     from deploy.local.invocation import vitriton_command
-    from exporter.config_pbtxt import ServingOptions
-    from exporter.export import ExportRequest, export_model
-    from exporter.repository import refuse_unwritable
+    from exporter.export import export_model
 
     source, name = options.model, options.name
     if source == DEMO_MODEL and not options.init:
-        # Before the training, which the export only begins after.
-        refuse_unwritable(options.output)
-        from deploy.local.demo import prepare_demo
-
-        source, name = str(prepare_demo(DEMO_FOLDER)), name or DEMO_MODEL
-    spec = export_model(
-        ExportRequest(
-            source=source,
-            repository=options.output,
-            name=name,
-            revision=options.revision,
-            random_weights=options.init == "random",
-            allow_pickle=options.allow_pickle,
-            precision=options.precision,
-            options=ServingOptions(
-                options.max_batch_size, options.instances, options.batch_delay_us
-            ),
-            replaces=options.replace,
-        )
-    )
+        source, name = _trained_demo(options.output), name or DEMO_MODEL
+    spec = export_model(_export_request(options, source, name))
     repository = shlex.quote(str(options.output))
     print(f"{vitriton_command()} serve {spec.model_id} --repository {repository}")
+
+
+def _trained_demo(repository: Path) -> str:
+    """Checkpoint folder of the demo, trained now unless it was trained before."""
+    from deploy.local.demo import prepare_demo
+    from deploy.local.demo_folder import DEMO_FOLDER
+    from exporter.repository import refuse_unwritable
+
+    # The export checks this too, but only after the training.
+    refuse_unwritable(repository)
+    return str(prepare_demo(DEMO_FOLDER))
+
+
+def _export_request(options: argparse.Namespace, source: str, name: str | None) -> "ExportRequest":
+    from exporter.config_pbtxt import ServingOptions
+    from exporter.export import ExportRequest
+
+    return ExportRequest(
+        source=source,
+        repository=options.output,
+        name=name,
+        revision=options.revision,
+        random_weights=options.init == "random",
+        allow_pickle=options.allow_pickle,
+        precision=options.precision,
+        options=ServingOptions(options.max_batch_size, options.instances, options.batch_delay_us),
+        replaces=options.replace,
+    )
 
 
 def _doctor(options: argparse.Namespace) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from exporter.checkpoint import load_checkpoint, quiet_libraries, read_labels, read_problem_type
 from exporter.entry import check_hash, read_entry
-from exporter.errors import ExportError, refusing
+from exporter.errors import ExportError, as_export_error
 from exporter.graph import load_graph, refuse_device_constants
 from exporter.preprocessing import read_image_steps
 from exporter.sample import make_sample
@@ -21,17 +21,17 @@ log = logging.getLogger("exporter")
 
 
 def check_entry(entry: Path, source: str | None, allow_pickle: bool) -> ModelSpec:
-    """Compare an entry with the checkpoint it was made from, as an export does.
+    """Compare an entry with the checkpoint it was made from, by the same checks as an export.
 
     Args:
         entry: The model's folder in the repository.
-        source: The checkpoint; none takes the model of that id and commit from the hub.
+        source: The checkpoint; if none, the hub's model of the entry's id and commit.
         allow_pickle: Also load pickled weights.
 
     Raises:
-        ExportError: They differ, or one of them cannot be read.
+        ExportError: The two differ, or one of them cannot be read.
     """
-    with quiet_libraries(), refusing(f"{entry} cannot be checked"):
+    with quiet_libraries(), as_export_error(f"{entry} cannot be checked"):
         return _check(entry, source, allow_pickle)
 
 
@@ -65,7 +65,8 @@ def _check(entry: Path, source: str | None, allow_pickle: bool) -> ModelSpec:
     if spec.dtype == "fp32":
         figures = describe_parity(verify(graph, sample))
     else:
-        # The float32 graph was not kept: what can be compared is what is served.
+        # The repository does not keep the float32 graph, so only the graph that is served can be
+        # compared.
         low_precision = measure_low_precision(graph, sample)
         figures = describe_low_precision(low_precision, spec.dtype)
     log.info("%s is what its checkpoint says: %s", entry, figures)

@@ -1,7 +1,8 @@
 """Load a checkpoint: its trained weights, or its architecture with random ones.
 
-Weights come from safetensors only, code from transformers only (`trust_remote_code` never).
-Whatever the source, the model is loaded from a folder, so all three take one path.
+Weights come from safetensors unless pickles are allowed; code comes only from transformers
+(`trust_remote_code` is never set). A folder, a preset and a hub model all become a folder first,
+which is then loaded in the same way.
 """
 
 import re
@@ -34,7 +35,7 @@ from gateway.modelspec import ProblemType
 # One fixed seed: the same architecture gives the same weights on every machine.
 RANDOM_SEED: Final = 0
 
-# A counter of batch normalisation that older checkpoints lack.
+# A counter of batch normalisation, which older checkpoints lack and inference does not use.
 _UNUSED_AT_INFERENCE: Final = ".num_batches_tracked"
 _LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
@@ -50,14 +51,14 @@ class Checkpoint:
     model_id: str
     """Hub id, preset or the folder's name."""
     revision: str | None
-    """Commit on the hub."""
+    """Commit on the hub; none if the checkpoint is not from the hub."""
     hub_id: str | None
-    """Id on the hub, where it came from there."""
+    """Id on the hub; none if the checkpoint is not from the hub."""
     weights: Literal["checkpoint", "random"]
     stored_dtype: str | None
-    """What its weights are stored in, such as `bf16`; none where they are random."""
+    """Precision of the stored weights, such as `bf16`; none if the weights are random."""
     digest: str
-    """See `exporter.digest`."""
+    """The folder's `exporter.digest.checkpoint_digest`."""
 
 
 def load_checkpoint(
@@ -66,7 +67,7 @@ def load_checkpoint(
     """Load `source`: a folder if one of that name exists, else a preset, else a hub id.
 
     Raises:
-        ExportError: It is not there, is not an image classifier, or lacks weights.
+        ExportError: There is no such checkpoint, it is no image classifier, or it lacks weights.
     """
     with checkpoint_folder(source, revision, random_weights, allow_pickle) as folder:
         files = read_checkpoint_files(folder, random_weights, allow_pickle)
@@ -95,19 +96,20 @@ def _trained_model(folder: CheckpointFolder, files: CheckpointFiles, allow_pickl
     try:
         model, report = AutoModelForImageClassification.from_pretrained(
             folder.path,
-            # With pickles allowed safetensors are still preferred; either way nothing in a
-            # pickle but tensors is loaded.
+            # Even where pickles are allowed, transformers prefers safetensors. From a pickle it
+            # loads nothing but tensors.
             use_safetensors=None if allow_pickle else True,
             weights_only=True,
             local_files_only=True,
             trust_remote_code=False,
             dtype=torch.float32,
             output_loading_info=True,
-            # Then the tensors that do not fit are in the report, and not in the log alone.
+            # With this option the report lists the tensors that do not fit; otherwise only the log
+            # does.
             ignore_mismatched_sizes=True,
         )
     except Exception as exc:
-        # Broad on purpose, as in `exporter.errors.refusing`.
+        # Broad: for a damaged file transformers raises anything, as torch and safetensors do.
         reason = reason_with_field(exc, folder.path, CONFIG_FILE, _read_architecture)
         raise ExportError(f"{folder.source} cannot be loaded: {reason}") from exc
     _refuse_other_weights(folder.source, report)
@@ -115,7 +117,7 @@ def _trained_model(folder: CheckpointFolder, files: CheckpointFiles, allow_pickl
 
 
 def _refuse_other_weights(source: str, report: dict[str, Any]) -> None:
-    """Refuse what transformers only warns of: it fills gaps with random numbers."""
+    """Refuse missing or wrong tensors: transformers only warns, and fills them with random ones."""
     refuse_adapter_tensors(source, report["unexpected_keys"])
     if report["mismatched_keys"]:
         raise ExportError(
@@ -139,7 +141,7 @@ def _random_model(folder: CheckpointFolder) -> Any:
             torch.manual_seed(RANDOM_SEED)
             return _model_class(config)._from_config(config, dtype=torch.float32)
     except Exception as exc:
-        # As above.
+        # Broad: for a wrong field transformers raises anything, where it first uses the field.
         reason = reason_with_field(exc, folder.path, CONFIG_FILE, _read_architecture)
         raise ExportError(f"{folder.source} is no image classifier: {reason}") from exc
 
@@ -156,7 +158,7 @@ def _read_architecture(folder: Path) -> None:
 
 
 def _model_class(config: Any) -> Any:
-    """The class `from_pretrained` would take: that of `architectures`, if it is a known one."""
+    """The class that `from_pretrained` would choose: the config's own, if transformers knows it."""
     candidates = AutoModelForImageClassification._model_mapping[type(config)]
     if not isinstance(candidates, tuple | list):
         return candidates
@@ -169,7 +171,7 @@ def _image_processor(folder: CheckpointFolder) -> Any:
     try:
         return _read_processor(folder.path)
     except Exception as exc:
-        # As above.
+        # Broad: for a wrong field transformers raises anything, where it first uses the field.
         present = [name for name in PREPROCESSOR_FILES if is_file(folder.path / name)]
         named = present[-1] if present else CONFIG_FILE
         reason = reason_with_field(exc, folder.path, named, _read_processor)
@@ -183,10 +185,10 @@ def _read_processor(folder: Path) -> Any:
 
 
 def read_problem_type(config: Any) -> ProblemType | None:
-    """What the labels mean to each other.
+    """Whether exactly one label is right, several are, or the model is a regression.
 
     Raises:
-        ExportError: It is none that transformers knows.
+        ExportError: transformers does not know the config's value.
     """
     problem_type = config.problem_type
     if problem_type is not None and problem_type not in get_args(ProblemType):
@@ -195,10 +197,10 @@ def read_problem_type(config: Any) -> ProblemType | None:
 
 
 def read_labels(config: Any, num_labels: int) -> tuple[str, ...]:
-    """Label of each logit, by id, as text that every JSON reader takes.
+    """Label of each logit, by id, as text that every JSON reader accepts.
 
-    Fine-tunes may have integer labels, or some that were cut inside a character: a lone surrogate,
-    which has no UTF-8, becomes U+FFFD.
+    Labels of fine-tuned models may be integers, or text that was cut inside a character. That
+    leaves a lone surrogate, which UTF-8 cannot encode; it becomes U+FFFD.
 
     Raises:
         ExportError: The config names more labels than there are logits.
@@ -216,7 +218,7 @@ def read_labels(config: Any, num_labels: int) -> tuple[str, ...]:
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Hold back transformers' advice; what matters of it is checked and said by us."""
+    """Silence transformers during the block; the exporter checks what matters itself."""
     level = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()

@@ -1,7 +1,6 @@
-"""Write `config.pbtxt` through Triton's own protobuf, so that a wrong field cannot be spelled.
+"""Write `config.pbtxt` with Triton's own protobuf messages, which refuse unknown fields.
 
-Nothing here depends on where the model is served: the same text suits NVIDIA's image and the
-embedded Triton.
+The text is the same for NVIDIA's image and for the embedded Triton.
 """
 
 from dataclasses import dataclass
@@ -23,25 +22,21 @@ from gateway.modelspec import (
 Profile = Literal["auto", "cpu", "gpu"]
 
 DEFAULT_MAX_BATCH_SIZE: Final = 32
-# A CPU is as fast with few images at a time, and each of them waits less for the others.
+# A CPU computes as many images a second in small batches, and each image waits for fewer others.
 DEFAULT_CPU_MAX_BATCH_SIZE: Final = 8
 
-# TorchScript's executor specialises the graph during the first calls of a shape.
+# TorchScript specialises the graph during the first calls of each shape.
 _WARMUP_CALLS: Final = 3
-# Two on a GPU: one computes while the other copies; more rarely help. Two on a CPU, each with half
-# of the threads: fewer that wait for each other. Not where others than our backend may serve it,
-# which would give each all of the threads.
-_INSTANCES: Final[dict[Profile, int]] = {"auto": 1, "cpu": 2, "gpu": 2}
+# Two on a GPU: one computes while the other copies; more rarely help. One on a CPU, with all
+# threads: several instances would compute at the same time and wait for each other's threads.
+_INSTANCES: Final[dict[Profile, int]] = {"auto": 1, "cpu": 1, "gpu": 2}
 _KINDS: Final[dict[Profile, int]] = {
-    # A GPU where there is one, else the CPU.
+    # Triton chooses a GPU if there is one, else the CPU.
     "auto": pb.ModelInstanceGroup.KIND_AUTO,
     "cpu": pb.ModelInstanceGroup.KIND_CPU,
-    # An error where there is no GPU, rather than a slow server nobody asked for.
+    # Without a GPU Triton then refuses to load the model, instead of serving it slowly.
     "gpu": pb.ModelInstanceGroup.KIND_GPU,
 }
-# To Triton's rate limiter 1 is the first choice. The others get this: while the first is free,
-# hardly an image goes to them.
-_LAST_CHOICE: Final = 1000
 # On a CPU the thread count is the machine's, not the model's: OMP_NUM_THREADS.
 _GPU_PARAMETERS: Final = {
     "ENABLE_WEIGHT_SHARING": "true",
@@ -52,22 +47,22 @@ _GPU_PARAMETERS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class ServingOptions:
-    """What the user may say about how Triton serves a model."""
+    """What the user may choose about how Triton serves a model."""
 
     max_batch_size: int | None = None
-    """Most images in one batch; none takes the profile's own number."""
+    """Most images in one batch; if none, the profile's default."""
     instances: int | None = None
-    """Instances on each device; none takes the profile's own number."""
+    """Instances on each device; if none, the profile's default."""
     batch_delay_us: int = 0
-    """Time a batch that is not full waits for company, in microseconds."""
+    """Microseconds that a batch which is not full waits for further images."""
 
     @property
     def largest_batch_size(self) -> int:
-        """Most images in one batch under any profile."""
+        """The largest batch size of all profiles."""
         return self.max_batch_size or DEFAULT_MAX_BATCH_SIZE
 
     def batch_size_of(self, profile: Profile) -> int:
-        """Most images in one batch under this one."""
+        """The largest batch size of this profile."""
         if self.max_batch_size is None and profile == "cpu":
             return DEFAULT_CPU_MAX_BATCH_SIZE
         return self.largest_batch_size
@@ -91,9 +86,13 @@ def build_model_config(
         output=[
             pb.ModelOutput(name=OUTPUT_NAME, data_type=pb.TYPE_FP32, dims=[len(spec.id2label)])
         ],
-        instance_group=_instance_groups(profile, options.instances or _INSTANCES[profile]),
-        # No preferred sizes and no queue policy: batches grow by themselves while one is
-        # computed, and any queue policy turns off Triton's payload prefetching
+        instance_group=[
+            pb.ModelInstanceGroup(
+                kind=_KINDS[profile], count=options.instances or _INSTANCES[profile]
+            )
+        ],
+        # No preferred sizes and no queue policy: the next batch grows while one is computed, and
+        # any queue policy turns off Triton's payload prefetching
         # (https://github.com/triton-inference-server/server/issues/8870).
         dynamic_batching=pb.ModelDynamicBatching(
             max_queue_delay_microseconds=options.batch_delay_us
@@ -106,25 +105,11 @@ def build_model_config(
     )
 
 
-def _instance_groups(profile: Profile, count: int) -> list[pb.ModelInstanceGroup]:
-    """One group, but on a CPU two: a lone image finds the first instance's caches warm.
-
-    The priorities count where Triton runs with `--rate-limit=execution_count`.
-    """
-    kind = _KINDS[profile]
-    if profile != "cpu" or count == 1:
-        return [pb.ModelInstanceGroup(kind=kind, count=count)]
-    return [
-        pb.ModelInstanceGroup(kind=kind, count=size, rate_limiter=pb.ModelRateLimiter(priority=n))
-        for size, n in ((1, 1), (count - 1, _LAST_CHOICE))
-    ]
-
-
 def check_options(options: ServingOptions) -> None:
-    """Refuse numbers that mean nothing.
+    """Refuse numbers below the smallest that make sense.
 
     Raises:
-        ExportError: Which one it was.
+        ExportError: Names the option and its value.
     """
     if options.max_batch_size is not None and options.max_batch_size < 1:
         raise ExportError(f"max batch size {options.max_batch_size} is less than 1")
@@ -135,9 +120,9 @@ def check_options(options: ServingOptions) -> None:
 
 
 def _warmup_sizes(profile: Profile, max_batch_size: int) -> list[int]:
-    """Batch sizes to warm up: on a GPU every one that can be served.
+    """Batch sizes to warm up: on a GPU every size that can be served, on a CPU only 1.
 
-    On a CPU the smallest alone; larger ones would make start-up last minutes.
+    On a CPU, larger sizes would make start-up last minutes.
     """
     if profile == "gpu":
         return list(range(1, max_batch_size + 1))
@@ -145,7 +130,7 @@ def _warmup_sizes(profile: Profile, max_batch_size: int) -> list[int]:
 
 
 def _warmup(batch_size: int, dims: tuple[int, int, int]) -> pb.ModelWarmup:
-    # Random bytes are safe because pixels are uint8; in floats they would hold NaN.
+    # Triton sends random bytes, which are valid uint8 pixels; as floats they could be NaN.
     pixels = pb.ModelWarmup.Input(data_type=pb.TYPE_UINT8, dims=dims, random_data=True)
     return pb.ModelWarmup(
         name=f"batch_{batch_size}",
@@ -161,7 +146,7 @@ def to_pbtxt(config: pb.ModelConfig) -> str:
 
 
 def parse_pbtxt(text: str) -> pb.ModelConfig:
-    """Inverse of `to_pbtxt`.
+    """Parse the text of a `config.pbtxt`.
 
     Raises:
         ExportError: The text is no model configuration.

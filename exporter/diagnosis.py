@@ -1,7 +1,7 @@
 """Find out which field of a checkpoint's JSON made transformers fail.
 
-transformers checks some fields and names them; the others fail where they are used, with an error
-that names none ("'int' object has no attribute 'items'").
+transformers checks some fields and names them in the error. A wrong value of another field fails
+where it is used, in an error that names no field ("'int' object has no attribute 'items'").
 """
 
 import json
@@ -18,7 +18,7 @@ from exporter.errors import reason_of, shortened
 from exporter.folder import is_file
 
 _MAX_VALUE_CHARS: Final = 60
-# A deep model takes seconds to build, and is built once for each field.
+# The search builds the model once for each field, and a deep model takes seconds to build.
 _MAX_SEARCH_S: Final = 20.0
 
 
@@ -29,16 +29,16 @@ def reason_with_field(
     load: Callable[[Path], object],
     clock: Callable[[], float] = time.monotonic,
 ) -> str:
-    """What an exception says, after the field that it is about, where one is found.
+    """What an exception says, with the field that causes it in front if one is found.
 
-    A field is to blame if `load` succeeds without it. No further field is tried after 20 s.
+    A field is the cause if `load` succeeds without it. After 20 s no further field is tried.
 
     Args:
         exc: What `load` raised.
         folder: The checkpoint.
-        name: The JSON file in it that may be to blame.
+        name: The JSON file in it that may have the wrong field.
         load: Reads a folder's JSON files, and no weights.
-        clock: Seconds since any moment.
+        clock: Returns the time in seconds; only differences count.
     """
     reason = reason_of(exc)
     path = folder / name
@@ -73,7 +73,8 @@ def _field_to_blame(
             try:
                 load(copy)
             except Exception:
-                # Broad on purpose: whatever it is, the field left out has not helped.
+                # Broad: transformers raises anything for a wrong field. Whatever it raises, it
+                # cannot load the file without the field that was left out either.
                 return False
             return True
 

@@ -1,4 +1,4 @@
-"""Tell one checkpoint folder from another by what an export takes from it. Needs no torch."""
+"""Hash the files of a checkpoint folder that an export reads. Needs no torch."""
 
 import hashlib
 import os
@@ -22,7 +22,7 @@ def sha256_of(path: Path) -> str:
 def checkpoint_digest(folder: Path) -> str:
     """SHA-256 over names and contents of the files that make a model, hexadecimal.
 
-    Adapters count too: a folder that has got one since its export is another checkpoint.
+    Files of adapters count too: an adapter that is added after an export makes another checkpoint.
     """
     patterns = CONFIG_FILES + WEIGHT_FILES + PICKLE_FILES
     # Not `Path.glob`, which raises on a link to a name that is too long.
@@ -35,6 +35,6 @@ def _line(path: Path) -> bytes:
     try:
         content = sha256_of(path)
     except OSError:
-        # What cannot be read is no part of the model, or its export has failed already.
+        # If the model needs this file, its export has failed before this line.
         content = "unreadable"
     return f"{content}  ".encode() + os.fsencode(path.name) + b"\n"

@@ -18,27 +18,27 @@ from gateway.modelspec import (
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A model's folder, as its configuration describes it."""
+    """A model's folder in the repository, described by its configuration."""
 
     spec: ModelSpec
     max_batch_size: int
     model_file: Path
-    """Of the newest version."""
+    """`model.pt` of the newest version."""
 
 
 def read_entry(folder: Path) -> Entry:
-    """What the entry says of itself.
+    """Read an entry's configuration files.
 
     Raises:
-        ExportError: It is incomplete or not one of ours.
+        ExportError: A file is missing, or `vitriton export` did not write the entry.
     """
     config_file = folder / CONFIG_FILE
     if not config_file.is_file():
         raise ExportError(f"{folder} is no entry of a model repository: it has no {CONFIG_FILE}")
     spec, max_batch_size = _read_config(config_file)
     for variant in sorted((folder / CONFIGS_FOLDER).glob("*.pbtxt")):
-        # Triton is started with one of them, so each has to say the same of the model; it was
-        # verified up to the batch size of the first.
+        # Triton reads only one of these files, so all must describe the same model. The graph was
+        # verified up to the batch size in `config.pbtxt`.
         described, batch_size = _read_config(variant)
         if described != spec or batch_size > max_batch_size:
             raise ExportError(f"{variant} contradicts {config_file}; export the model again")
@@ -68,7 +68,7 @@ def check_hash(entry: Entry) -> None:
     """Compare the newest graph with the hash in the contract.
 
     Raises:
-        ExportError: They differ, or the graph cannot be read.
+        ExportError: The hashes differ, or the graph cannot be read.
     """
     try:
         digest = sha256_of(entry.model_file)

@@ -1,4 +1,4 @@
-"""The one error of an export, and what a library's error says in one line."""
+"""The error of an export, and one-line texts for the errors of libraries."""
 
 import re
 from collections.abc import Iterator
@@ -8,13 +8,13 @@ from typing import Final
 
 # About three lines of a terminal.
 _MAX_CHARS: Final = 300
-# What transformers says where a model or processor lacks its library. Some of these texts end in
-# an install command and some in a link.
+# transformers writes this if a model or image processor lacks its library. Some of these texts
+# end in an install command, some in a link.
 _MISSING_LIBRARY: Final = re.compile(r"(\S+) requires the (\S+) library but it was not found")
-# Their wheels fit one release of torch: without a word on it, pip would replace the torch that is
-# installed.
+# A wheel of these needs one release of torch. A pip command that does not name the installed
+# release would replace it.
 _NEED_THIS_TORCH: Final = frozenset({"timm", "torchvision"})
-# Python's own errors: their texts are often a bare name or number.
+# The texts of these errors are often only a name or a number, which say nothing without the class.
 _NEED_THEIR_NAME: Final = (
     LookupError,
     AttributeError,
@@ -30,7 +30,7 @@ class ExportError(Exception):
     """The model cannot be exported; the message is one line with the reason and the way out."""
 
     def __init__(self, message: str) -> None:
-        # Names of folders, and what a library says, may hold anything.
+        # The text may quote names of folders and texts of libraries, with any characters.
         super().__init__(one_line(message))
 
 
@@ -41,10 +41,10 @@ class NeedsOptions(ExportError):
         """Name the options.
 
         Args:
-            message: Why, up to the colon before the commands.
+            message: The reason, up to the colon before the commands.
             source: The checkpoint.
-            model_id: Id it will be served under; none has the user choose one.
-            options: Of `vitriton export`, beside `--name` and `--output`.
+            model_id: The id that the model gets without `--name`; if none, the user chooses one.
+            options: Further options of `vitriton export`.
         """
         super().__init__(message)
         self.source = source
@@ -53,7 +53,7 @@ class NeedsOptions(ExportError):
 
 
 def one_line(text: str) -> str:
-    """`text` with each run of white space as one space, and `�` for what cannot be printed."""
+    """`text` with single spaces as its only white space, and `�` for unprintable characters."""
     return "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
 
 
@@ -64,7 +64,7 @@ def shortened(text: str, max_chars: int = _MAX_CHARS) -> str:
         return line
     kept = line[: max_chars - 1]
     sentence = max(kept.rfind(end) for end in (". ", "! ", "? "))
-    # The end of a sentence, unless that would leave out most of what there is room for.
+    # Cut after a sentence, unless that would use less than half of the space.
     if sentence >= max_chars // 2:
         return f"{kept[: sentence + 1]} …"
     word = kept.rfind(" ")
@@ -72,7 +72,7 @@ def shortened(text: str, max_chars: int = _MAX_CHARS) -> str:
 
 
 def reason_of(exc: BaseException) -> str:
-    """What a library's exception says, whole, on one line of at most 300 characters."""
+    """The text of a library's exception on one line of at most 300 characters."""
     text = str(exc).strip()
     if not text:
         return type(exc).__name__
@@ -95,21 +95,19 @@ def _missing_library(exc: ImportError) -> str:
     package = library.lower()
     command = f"pip install {package}"
     if package in _NEED_THIS_TORCH:
-        # Without the build, such as "+cpu", which no package index has.
+        # Without the local version, such as "+cpu", which package indexes do not list.
         command += f" torch=={version('torch').partition('+')[0]}"
     return f"{subject} needs the library {library}, which is not installed: `{command}`"
 
 
 @contextmanager
-def refusing(what: str) -> Iterator[None]:
-    """Turn every exception of a block into an `ExportError`: `what`, a colon, the reason.
-
-    Broad on purpose: torch, transformers, safetensors and Pillow read files of strangers here, and
-    end in whatever their code comes to (`EOFError`, `MemoryError`, failed assertions).
-    """
+def as_export_error(what: str) -> Iterator[None]:
+    """Turn every exception of a block into an `ExportError`: `what`, a colon, the reason."""
     try:
         yield
     except ExportError:
         raise
     except Exception as exc:
+        # Broad: torch, transformers, safetensors and Pillow read files of strangers in these
+        # blocks, and raise anything for a damaged one (`EOFError`, `MemoryError`, assertions).
         raise ExportError(f"{what}: {reason_of(exc)}") from exc

@@ -18,9 +18,16 @@ from exporter.checkpoint import (
 )
 from exporter.config_pbtxt import ServingOptions, build_model_config, check_options, to_pbtxt
 from exporter.digest import sha256_of
-from exporter.errors import NeedsOptions, refusing, shortened
-from exporter.graph import in_precision, load_graph, on_gpu, refuse_device_constants, save, trace
-from exporter.last_layer import with_short_last_layer
+from exporter.errors import NeedsOptions, as_export_error, shortened
+from exporter.graph import (
+    convert_precision,
+    load_graph,
+    on_gpu,
+    refuse_device_constants,
+    save,
+    trace,
+)
+from exporter.optimisation.last_layer import with_short_last_layer
 from exporter.precision import Precision, choose_dtype
 from exporter.preprocessing import ImageSteps, read_image_steps
 from exporter.repository import StagedModel, refuse_unwritable, stage_model
@@ -48,26 +55,26 @@ _LIBRARIES: Final = ("torch", "transformers")
 
 @dataclass(frozen=True, slots=True)
 class ExportRequest:
-    """What to export, and where to."""
+    """One export: its source, its options and its destination."""
 
     source: str
     """Hub id, checkpoint folder or, with random weights, a preset."""
     repository: Path
-    """The model repository; created if it is not there."""
+    """The model repository; created if it does not exist."""
     name: str | None = None
-    """Model id to serve it under; none takes the hub id or the folder's name."""
+    """Model id to serve it under; if none, the hub id or the folder's name."""
     revision: str | None = None
     """Branch, tag or commit on the hub."""
     random_weights: bool = False
     """Take the architecture alone, with seeded random weights."""
     allow_pickle: bool = False
-    """Also load `pytorch_model.bin`, where there are no safetensors."""
+    """Also load `pytorch_model.bin` if there are no safetensors."""
     precision: Precision = "auto"
-    """What the graph computes in; `auto` is fp16 where torch sees a GPU, else fp32."""
+    """Precision of the graph; `auto` is fp16 if torch sees a GPU, else fp32."""
     options: ServingOptions = field(default_factory=ServingOptions)
-    """How Triton is to serve it."""
+    """How Triton serves the model."""
     replaces: bool = False
-    """Drop the versions that are there."""
+    """Remove the model's older versions from the repository."""
 
 
 def export_model(request: ExportRequest) -> ModelSpec:
@@ -79,7 +86,7 @@ def export_model(request: ExportRequest) -> ModelSpec:
     check_options(request.options)
     refuse_unwritable(request.repository)
     dtype = choose_dtype(request.precision)
-    with quiet_libraries(), refusing(f"{request.source} cannot be exported"):
+    with quiet_libraries(), as_export_error(f"{request.source} cannot be exported"):
         log.info("loading %s", request.source)
         checkpoint = load_checkpoint(
             request.source, request.revision, request.random_weights, request.allow_pickle
@@ -104,7 +111,7 @@ def _write(
         checkpoint.image_processor, getattr(checkpoint.model.config, "num_channels", 3)
     )
     sample = make_sample(checkpoint.model, steps, request.options.largest_batch_size)
-    # Read before the work of minutes begins, as they too can be refused.
+    # Both can raise an error, so they are read before the work that takes minutes.
     id2label = read_labels(checkpoint.model.config, sample.expected.shape[1])
     problem_type = read_problem_type(checkpoint.model.config)
     name = triton_model_name(model_id)
@@ -137,7 +144,7 @@ def _write(
 
 
 def _figures(spec: ModelSpec) -> Iterator[str]:
-    """What was found, and where the same checkpoint gives other scores elsewhere."""
+    """The figures of the comparison, and a warning where transformers gives other scores."""
     yield describe_parity(spec.parity)
     if spec.low_precision is not None:
         yield describe_low_precision(spec.low_precision, spec.dtype)
@@ -151,7 +158,7 @@ def _figures(spec: ModelSpec) -> Iterator[str]:
 def _build(
     model: Any, steps: ImageSteps, dtype: Dtype, path: Path, sample: Sample
 ) -> tuple[Parity, LowPrecision | None]:
-    """Write the graph to `path` and verify what was written, on the GPU too where there is one."""
+    """Write the graph to `path` and verify the written file, also on the GPU if there is one."""
     served = with_short_last_layer(model)
     graph = trace(served, steps)
     has_gpu = torch.cuda.is_available()
@@ -161,13 +168,13 @@ def _build(
             verify(on_gpu(path), sample, GPU_TOLERANCE)
         return parity, None
     parity = verify(graph, sample)
-    graph = _saved(trace(in_precision(served, dtype), steps), path)
+    graph = _saved(trace(convert_precision(served, dtype), steps), path)
     runs = on_gpu(path) if has_gpu else graph
     return parity, measure_low_precision(runs, sample)
 
 
 def _saved(graph: torch.jit.ScriptModule, path: Path) -> torch.jit.ScriptModule:
-    """The graph as it is once written and loaded again."""
+    """Write the graph and load it from the file."""
     save(graph, path)
     saved = load_graph(path)
     refuse_device_constants(saved)

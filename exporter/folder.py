@@ -1,7 +1,7 @@
-"""What lies in a checkpoint folder: which files make the model, and what is wrong with them.
+"""Find the files of a checkpoint folder that make the model, and what is wrong with them.
 
-transformers would wait for ever on a named pipe, and its errors rarely name the file: so files are
-looked at before transformers reads them. Needs no torch.
+The files are checked before transformers reads them: it would wait for ever on a named pipe, and
+its errors rarely name the file. Needs no torch.
 """
 
 import json
@@ -15,9 +15,10 @@ from gateway.modelspec import is_model_id
 
 CONFIG_FILE: Final = "config.json"
 PREPROCESSOR_FILE: Final = "preprocessor_config.json"
-# transformers prefers the last one, which newer releases write, to the first.
+# If both exist, transformers reads the second one, which its newer releases write.
 PREPROCESSOR_FILES: Final = (PREPROCESSOR_FILE, "processor_config.json")
-# Of PEFT, then of the library `adapters`. The weights beside these files lack what was trained.
+# Files of PEFT, then of the library `adapters`. The weights beside them are those of the model
+# before the adapter was trained.
 ADAPTER_FILES: Final = (
     *("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"),
     *("adapter.safetensors", "pytorch_adapter.bin", "adapter_fusion_config.json"),
@@ -35,46 +36,46 @@ _ABSENT: Final = "is not there"
 _GIT_LFS: Final = b"version https://git-lfs.github.com/spec/"
 _WEB_PAGE: Final = (b"<!doctype html", b"<html")
 _HEAD_BYTES: Final = 64
-# Far above any config: the names of 100,000 labels take about 6 MiB.
+# Configs are far smaller: one with the names of 100,000 labels has about 6 MiB.
 _MAX_JSON_MIB: Final = 64
-# Of these numbers transformers makes as many objects before it looks at the weights.
+# transformers makes this many objects before it reads the weights.
 _LARGEST: Final = {"num_labels": 1_000_000, "num_hidden_layers": 10_000}
-# Of a name that the user or a file gives, in a message.
+# Most characters that an error quotes of a name.
 MAX_NAME_CHARS: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointFolder:
-    """Where a checkpoint is."""
+    """A checkpoint on this machine, and where it came from."""
 
     path: Path
     source: str
-    """What the user calls it: the folder, a hub id, or a preset."""
+    """What the user named: the folder, a hub id, or a preset."""
     commit: str | None = None
-    """On the hub, where it came from there."""
+    """Commit on the hub; none if the checkpoint is not from the hub."""
 
     @property
     def model_id(self) -> str:
-        """Id it is served under unless another is chosen: the hub id, or the folder's name."""
+        """The default model id: the hub id, or the folder's name."""
         path = folder_at(self.source)
         return self.source if path is None else path.resolve().name
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointFiles:
-    """What an export reads of a folder; all of it can be read."""
+    """The files of a folder that an export reads; all of them are readable."""
 
     config: dict[str, Any]
     """The content of `config.json`."""
     weights: tuple[Path, ...]
-    """The files that hold the tensors; empty where none were asked for."""
+    """The files that hold the tensors; empty if the weights are random."""
 
 
 def refuse_file(source: str) -> None:
-    """Refuse a MODEL that is a regular file: weights, a graph or an archive, without the rest.
+    """Refuse a MODEL that is a file: weights, a graph or an archive are no whole checkpoint.
 
     Raises:
-        ExportError: With the folder to name instead.
+        ExportError: Names the folder to use instead.
     """
     path = Path(source)
     if not is_file(path):
@@ -91,10 +92,10 @@ def refuse_file(source: str) -> None:
 
 
 def folder_at(source: str) -> Path | None:
-    """The folder of that name; none if there is none.
+    """The folder `source` if it exists, else none.
 
     Raises:
-        ExportError: Whether there is one cannot be told.
+        ExportError: The system does not let us look.
     """
     path = Path(source)
     try:
@@ -110,13 +111,13 @@ def is_file(path: Path) -> bool:
     """Whether a regular file is there, or a link to one."""
     try:
         return stat.S_ISREG(path.stat().st_mode)
-    # ValueError: no file can have this name.
+    # Python raises ValueError for a name that no file can have.
     except (OSError, ValueError):
         return False
 
 
 def fault_of(path: Path) -> str | None:
-    """Why a file is not what its name says, as the rest of a sentence; none if it may be."""
+    """Why a file cannot be used, as the end of a sentence that begins with its name; or none."""
     try:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):
@@ -144,7 +145,7 @@ def _fault_of_content(head: bytes) -> str | None:
 def read_checkpoint_files(
     folder: CheckpointFolder, random_weights: bool, allow_pickle: bool
 ) -> CheckpointFiles:
-    """Look at what an export of this folder reads.
+    """Check the files that an export of this folder reads.
 
     Args:
         folder: The checkpoint.
@@ -152,8 +153,8 @@ def read_checkpoint_files(
         allow_pickle: Take `pytorch_model.bin` where there are no safetensors.
 
     Raises:
-        ExportError: A file is missing, cannot be read or is not what its name says; or the folder
-            holds an adapter.
+        ExportError: A file is missing, unreadable or of another kind than its name says; or the
+            folder holds an adapter.
     """
     try:
         names = {path.name for path in folder.path.iterdir()}
@@ -172,7 +173,7 @@ def read_checkpoint_files(
         if isinstance(config.get(field), int) and config[field] > largest:
             raise ExportError(f"{folder.source}: {field} in {CONFIG_FILE} is above {largest}")
     for name in PREPROCESSOR_FILES:
-        # Like transformers, pass over what is no file.
+        # transformers also skips a folder of this name.
         if is_file(folder.path / name):
             _read_json(folder, name)
     if random_weights:
@@ -183,7 +184,7 @@ def read_checkpoint_files(
 def _weights(
     folder: CheckpointFolder, config: dict[str, Any], allow_pickle: bool
 ) -> tuple[Path, ...]:
-    """The files that transformers would take, in its own order of preference."""
+    """The weight files that transformers would choose, by its own order of preference."""
     names = (*_SAFETENSORS, *(_PICKLES if allow_pickle else ()))
     named_by = ""
     explicit = config.get("transformers_weights")

@@ -1,7 +1,7 @@
 """Turn a transformers model into the TorchScript that Triton serves.
 
 The graph takes uint8 `(batch, height, width, channels)` and returns float32 logits
-`(batch, labels)`. It is traced and frozen on the CPU and holds no device, so it loads on any.
+`(batch, labels)`. It is traced and frozen on the CPU and names no device, so it loads on any.
 """
 
 import io
@@ -21,13 +21,13 @@ from exporter.precision import TORCH_DTYPES
 from exporter.preprocessing import ImageSteps, Normalization
 from gateway.modelspec import CHANNELS, Dtype
 
-# Not 1: a dimension of size 1 broadcasts, and the trace could hide that it was the batch.
+# Not 1: a dimension of size 1 broadcasts, so a trace that fixes the batch size could pass unseen.
 _TRACED_BATCH: Final = 2
 _OTHER_BATCH: Final = 3
 
 
 class ServedClassifier(torch.nn.Module):
-    """A classifier with rescaling and normalising in front and a cast to float32 behind."""
+    """A classifier that also rescales and normalises its input, and casts its logits to float32."""
 
     scale: torch.Tensor
     mean: torch.Tensor
@@ -39,7 +39,7 @@ class ServedClassifier(torch.nn.Module):
         self.flips_channels = normalization.flips_channels
         self.layout = _layout(model)
         self.dtype = next(model.parameters()).dtype
-        # Tensors, not numbers: they follow the graph to its device.
+        # As tensors they move to the graph's device.
         self.register_buffer("scale", torch.tensor(normalization.scale))
         self.register_buffer("mean", torch.tensor(normalization.mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(normalization.std).view(1, -1, 1, 1))
@@ -49,17 +49,17 @@ class ServedClassifier(torch.nn.Module):
         pixels = pixel_values.permute(0, 3, 1, 2).to(torch.float32, memory_format=self.layout)
         if self.flips_channels:
             pixels = pixels.flip(1)
-        # In float32 whatever the model computes in, as transformers does it.
+        # transformers normalises in float32 too, whatever the model computes in.
         normalized = (pixels * self.scale - self.mean) / self.std
         logits: torch.Tensor = self.model(pixel_values=normalized.to(self.dtype)).logits
         return logits.to(torch.float32)
 
 
 def _layout(model: torch.nn.Module) -> torch.memory_format:
-    """Of pixels in memory: as they came, channels last, unless that costs exactness.
+    """Memory layout of the pixels: channels last, as they arrive, unless that is inexact.
 
-    With channels last, torch's group norm takes the variance as the difference of two large sums:
-    BiT was off by 3e-3 on pictures of one colour.
+    With channels last, torch's group norm computes the variance as the difference of two large
+    sums: BiT's logits were wrong by 3e-3 on pictures of one colour.
     """
     has_group_norm = any(isinstance(module, torch.nn.GroupNorm) for module in model.modules())
     return torch.contiguous_format if has_group_norm else torch.preserve_format
@@ -69,7 +69,7 @@ def trace(model: Any, steps: ImageSteps) -> torch.jit.ScriptModule:
     """Trace and freeze `model`, in the precision of its weights.
 
     Raises:
-        ExportError: It cannot be traced.
+        ExportError: The model cannot be traced.
     """
     traced = _traced(model, steps, _TRACED_BATCH)
     with _quiet():
@@ -78,21 +78,21 @@ def trace(model: Any, steps: ImageSteps) -> torch.jit.ScriptModule:
     return graph
 
 
-def in_precision(model: Any, dtype: Dtype | Literal["fp64"]) -> Any:
-    """`model` itself, which computes in another precision from now on."""
-    # Models that keep tensors between calls, LeViT for one, drop those of float32 on `train`.
+def convert_precision(model: Any, dtype: Dtype | Literal["fp64"]) -> Any:
+    """Convert the weights of `model` in place, and return it."""
+    # LeViT and others keep float32 tensors between calls; `train` drops them.
     return model.to(TORCH_DTYPES[dtype]).train().eval()
 
 
-def traces_one_program(model: Any, steps: ImageSteps) -> bool:
+def trace_ignores_batch_size(model: Any, steps: ImageSteps) -> bool:
     """Whether traces at two batch sizes are equal, operation by operation, constants included.
 
-    Then no batch size is baked into the graph, and no code of the model asked for it.
+    If they are, no operation and no branch of the model depends on the batch size.
 
     Raises:
-        ExportError: It cannot be traced.
+        ExportError: The model cannot be traced.
     """
-    # Held in names: nodes do not keep their graph alive.
+    # These variables keep the graphs alive; nodes do not.
     traces = [_traced(model, steps, n) for n in (_TRACED_BATCH, _OTHER_BATCH)]
     graphs: list[Any] = [traced.inlined_graph for traced in traces]
     pairs = zip_longest(*(_operations(graph) for graph in graphs))
@@ -135,7 +135,7 @@ def _traced(model: Any, steps: ImageSteps, batch_size: int) -> torch.jit.ScriptM
 
 @contextmanager
 def _progress() -> Iterator[None]:
-    """A count that moves on with each module that is called; how many will be, nobody knows."""
+    """Show how many modules the trace has called; their total is not known before."""
     with tqdm(desc="trace", unit=" modules", disable=None) as bar:
 
         def count(*_: object) -> None:
@@ -151,9 +151,9 @@ def _progress() -> Iterator[None]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
-        # transformers compares shapes in Python; `verify` tells whether that mattered.
+        # transformers compares shapes in Python; `verify` finds out if the graph is wrong by that.
         warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]  # not in its __all__
-        # TorchScript's own end is announced; it stays the portable format of Triton's backend.
+        # torch deprecates TorchScript, which is the format that Triton's backends load.
         warnings.simplefilter("ignore", DeprecationWarning)
         # Tracing reads every attribute of the model, deprecated ones too.
         warnings.simplefilter("ignore", FutureWarning)
@@ -161,12 +161,12 @@ def _quiet() -> Iterator[None]:
 
 
 def _follow_input_device(graph: torch.jit.ScriptModule) -> None:
-    """Replace each device that the trace recorded by that of the input.
+    """Replace each device in the graph by the device of the input.
 
-    `tensor.device` is traced as the constant "cpu"; models that build index tensors in their
-    forward pass, BEiT for one, would fail on a GPU.
+    The trace records `tensor.device` as the constant "cpu". Models that build index tensors in
+    their forward pass, such as BEiT, would fail on a GPU.
     """
-    # Held in a name: nodes do not keep their graph alive.
+    # This variable keeps the graph alive; nodes do not.
     nodes: Any = graph.graph
     constants = device_constants(nodes)
     if not constants:
@@ -182,7 +182,7 @@ def _follow_input_device(graph: torch.jit.ScriptModule) -> None:
 
 
 def device_constants(nodes: Any) -> list[Any]:
-    """Nodes of a TorchScript graph that are a fixed device."""
+    """Nodes of a TorchScript graph that name a device."""
     return [
         node
         for node in nodes.findAllNodes("prim::Constant")
@@ -191,10 +191,10 @@ def device_constants(nodes: Any) -> list[Any]:
 
 
 def refuse_device_constants(graph: torch.jit.ScriptModule) -> None:
-    """Fail if a graph, as it was saved, is bound to a device.
+    """Refuse a saved graph that names a device.
 
     Raises:
-        ExportError: Where in the model the device is named.
+        ExportError: Says where in the model the device is named.
     """
     nodes: Any = graph.inlined_graph
     bound = device_constants(nodes)
@@ -212,17 +212,17 @@ def save(graph: torch.jit.ScriptModule, path: Path) -> None:
     Raises:
         OSError: The disk is full, or the file cannot be written for another reason.
     """
-    # By way of memory: torch's own file writer aborts the process when the disk is full.
+    # Written to memory first: torch's own file writer aborts the process when the disk is full.
     buffer = io.BytesIO()
     torch.jit.save(graph, buffer)
     path.write_bytes(buffer.getbuffer())
 
 
 def load_graph(path: Path, device: str = "cpu") -> torch.jit.ScriptModule:
-    """A saved graph, on a device.
+    """Load a saved graph onto a device.
 
     Raises:
-        ExportError: The file is no TorchScript.
+        ExportError: The file is not TorchScript.
     """
     try:
         graph: torch.jit.ScriptModule = torch.jit.load(str(path), map_location=device)
@@ -232,7 +232,7 @@ def load_graph(path: Path, device: str = "cpu") -> torch.jit.ScriptModule:
 
 
 def on_gpu(path: Path) -> Callable[[torch.Tensor], torch.Tensor]:
-    """A saved graph on the GPU, for tensors of the CPU; float32 without TF32's rounding."""
+    """A function that runs a saved graph on the GPU with tensors of the CPU, without TF32."""
     graph = load_graph(path, "cuda")
 
     def run(pixels: torch.Tensor) -> torch.Tensor:

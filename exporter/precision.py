@@ -18,7 +18,7 @@ TORCH_DTYPES: Final[dict[Dtype | Literal["fp64"], torch.dtype]] = {
 }
 
 _CPU_INFO: Final = Path("/proc/cpuinfo")
-# x86 and 64-bit Arm names of bfloat16 arithmetic; without it torch computes it far slower.
+# Names of bfloat16 arithmetic on x86 and 64-bit Arm. Without it torch is far slower in bfloat16.
 _BF16_FLAGS: Final = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 
 
@@ -26,7 +26,7 @@ def choose_dtype(precision: Precision) -> Dtype:
     """Precision of the graph on this machine.
 
     Raises:
-        ExportError: bf16 on a machine with neither a GPU nor a processor that has it.
+        ExportError: bf16 was asked for, and neither a GPU nor this processor computes in it.
     """
     if precision == "auto":
         return "fp16" if torch.cuda.is_available() else "fp32"

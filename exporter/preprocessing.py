@@ -1,9 +1,8 @@
-"""Split an image processor in two: what the gateway does to pixels, what the graph does.
+"""Divide an image processor's steps between the gateway and the graph, and prove the result.
 
-The gateway resizes and crops uint8 pixels; rescaling, normalising and the order of the channels go
-into the graph.
-What was read from a processor's settings is then proven: the gateway's own code and the processor
-get the same made images of many sizes, and a difference refuses the export.
+The gateway resizes and crops uint8 pixels; the graph rescales, normalises and orders the channels.
+The proof: the gateway's own code and the image processor prepare the same generated images of many
+sizes, and the export is refused if a pixel differs.
 """
 
 import math
@@ -39,15 +38,15 @@ from gateway.modelspec import (
 )
 from gateway.tensors import Pixels
 
-# Width and height of the images of the proof: both orientations, odd differences, far larger and
-# far smaller than any model's input, and extreme shapes.
+# Width and height of the images of the proof: both orientations, odd differences, sizes far above
+# and far below any model's input, and extreme shapes.
 _PROOF_SIZES: Final = (
     *((640, 427), (427, 640), (301, 300), (257, 511), (224, 224), (256, 256), (97, 61), (31, 64)),
     *((1, 1), (900, 7), (7, 500), (1023, 769)),
 )
-# Float32 rounding alone; one grey level is about a thousand times more.
+# Only float32's rounding; a difference of one grey level is about a thousand times larger.
 _RELATIVE_TOLERANCE: Final = 1e-5
-# What an image processor may end in, lacking a library included.
+# Errors that image processors raise, also for a library that is not installed.
 _PROCESSOR_ERRORS: Final = (
     ValueError,
     TypeError,
@@ -56,12 +55,12 @@ _PROCESSOR_ERRORS: Final = (
     AttributeError,
     ImportError,
 )
-# ConvNeXT's rule: from this size on, images are warped, not cropped.
+# ConvNeXT's rule: from this size on, images are resized to a square, not cropped.
 _CONVNEXT_WARP_EDGE: Final = 384
 _PROOF_SEED: Final = 0
-# LeViT's rule: the shorter side is this much longer than its setting says.
+# LeViT's rule: images are resized to this many times the size in the settings, then cropped.
 _LEVIT_MARGIN: Final = 256 / 224
-# torchvision's CenterCrop, which timm uses, rounds half a pixel so.
+# How torchvision's CenterCrop, which timm uses, rounds half a pixel.
 _TIMM_ROUNDING: Final[CropRounding] = "half_even"
 
 
@@ -73,10 +72,10 @@ class Normalization:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     flips_channels: bool = False
-    """Whether the model takes blue, green, red."""
+    """Whether the model takes the channels in the order blue, green, red."""
 
     def apply(self, pixels: Pixels) -> npt.NDArray[np.float32]:
-        """What the graph makes of pixels, `(height, width, channels)` to `(channels, …)`."""
+        """Compute what the graph does to pixels, `(height, width, channels)` to `(channels, …)`."""
         ordered = pixels[..., ::-1] if self.flips_channels else pixels
         scaled = ordered.astype(np.float32) * np.float32(self.scale)
         normalized = (scaled - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
@@ -85,7 +84,7 @@ class Normalization:
 
 @dataclass(frozen=True, slots=True)
 class ImageSteps:
-    """All that happens to an image before the model."""
+    """Everything that is done to an image before the model computes."""
 
     preprocessing: Preprocessing
     normalization: Normalization
@@ -93,7 +92,7 @@ class ImageSteps:
 
 
 def read_image_steps(processor: Any, num_channels: int) -> ImageSteps:
-    """The steps of `processor`, proven to be the same as its own.
+    """Read the steps of `processor`, and prove that they give the same pixels as it does.
 
     Args:
         processor: A transformers image processor with the PIL backend, or timm's wrapper.
@@ -121,9 +120,9 @@ def read_image_steps(processor: Any, num_channels: int) -> ImageSteps:
 
 
 def _refuse_other_kinds(processor: Any, name: str) -> None:
-    """Refuse a processor that resizes as the gateway cannot, or gives the model more than pixels.
+    """Refuse a processor without a Pillow version, or that gives the model more than pixels.
 
-    Which class it is decides, before any of its settings.
+    This depends on its class, so it comes before any of its settings.
     """
     if processor.backend != "pil":
         raise without_pillow(name)
@@ -169,7 +168,7 @@ def _normalization(processor: Any) -> Normalization:
 
 
 def _resizing(processor: Any) -> dict[str, Any]:
-    """Fields of `Preprocessing` for the size in the checkpoint's file."""
+    """Fields of `Preprocessing` for the size in the settings."""
     size = processor.size
     edge = size.shortest_edge
     if isinstance(processor, LevitImageProcessorPil) and edge:
@@ -203,7 +202,7 @@ def _crop_size(processor: Any) -> Size | None:
 
 
 def _first_crop(processor: Any) -> Shares | None:
-    """Perceiver's rule: the final size, as a share of `crop_size`, of the shorter side."""
+    """Perceiver's rule: before resizing, it crops `size / crop_size` of the shorter side."""
     if not processor.do_center_crop:
         return None
     size, crop = processor.size, processor.crop_size
@@ -216,10 +215,10 @@ def _first_crop(processor: Any) -> Shares | None:
 
 
 def timm_steps(data_config: dict[str, Any], color: Color) -> ImageSteps:
-    """The evaluation transform that timm makes of a model's `data_config`.
+    """The evaluation transform that timm derives from a model's `data_config`.
 
     Raises:
-        ExportError: A crop mode that the gateway lacks.
+        ExportError: The gateway lacks this crop mode.
     """
     _, height, width = data_config["input_size"]
     if data_config["crop_mode"] == "squash":
@@ -299,7 +298,7 @@ def _prove(steps: ImageSteps, processor: Any, color: Color, name: str) -> None:
 
 
 def _leaves_nothing(image: Image.Image, first_crop: Shares | None) -> bool:
-    """Whether a processor fails because its crop rounds down to no pixel at all."""
+    """Whether a processor fails because its crop would have no pixels."""
     shorter = min(image.size)
     return first_crop is not None and (
         int(first_crop.height * shorter) == 0 or int(first_crop.width * shorter) == 0

@@ -1,7 +1,7 @@
 """Architectures that `--init random` knows by name: a transformers config and a preprocessor.
 
-Sizes of the first two are those of `google/vit-base-patch16-224` and
-`facebook/deit-base-distilled-patch16-224`; the tiny ones keep everything but width and depth.
+`vit-base` and `deit-base-distilled` have the sizes of `google/vit-base-patch16-224` and
+`facebook/deit-base-distilled-patch16-224`; the tiny ones are narrower.
 """
 
 from dataclasses import dataclass

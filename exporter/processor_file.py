@@ -1,6 +1,6 @@
-"""Say in words of our own why a checkpoint has no image processor that can be reproduced.
+"""Refuse a checkpoint whose image processor is missing or cannot be reproduced.
 
-Reads the checkpoint's files, never runs what they name.
+Reads the checkpoint's files, and never runs code that they name.
 """
 
 import json
@@ -23,14 +23,14 @@ _WITHOUT_PILLOW: Final = frozenset(
 
 
 def check_processor_file(folder: Path, source: str) -> None:
-    """Refuse a checkpoint folder whose image processor is missing or is torchvision's alone.
+    """Refuse a checkpoint folder whose image processor is missing or needs torchvision.
 
     Args:
         folder: Where the checkpoint is.
-        source: What the user calls it.
+        source: What the user calls the checkpoint.
 
     Raises:
-        ExportError: With what is wrong and the way out.
+        ExportError: Says what is wrong and the way out.
     """
     # timm's models have their preprocessing in config.json.
     if is_timm_local_checkpoint(str(folder)):
@@ -38,29 +38,29 @@ def check_processor_file(folder: Path, source: str) -> None:
     try:
         settings = get_image_processor_config(folder, local_files_only=True)
     except (OSError, ValueError, TypeError):
-        # Whoever loads the processor says why the file cannot be read.
+        # Loading the processor fails for the same reason, with a better error.
         return
     if not isinstance(settings, dict):
         return
     if not settings and not _has_settings(folder):
         raise _without_settings(folder, source)
-    # Older files name the class of the time, whose name ends in "Fast".
+    # Older files name the class with "Fast" at the end.
     name = str(settings.get("image_processor_type")).removesuffix("Fast")
     if name in _WITHOUT_PILLOW:
         raise without_pillow(name)
 
 
 def _has_settings(folder: Path) -> bool:
-    """Whether a file has a place for an image processor's settings, if only an empty one."""
+    """Whether one of the files holds settings of an image processor, even empty ones."""
     own, shared = (folder / name for name in PREPROCESSOR_FILES)
     if is_file(own):
         return True
-    # The file of a whole processor may be about its tokenizer alone.
+    # `processor_config.json` may hold only the settings of a tokenizer.
     return is_file(shared) and "image_processor" in json.loads(shared.read_text(encoding="utf-8"))
 
 
 def _without_settings(folder: Path, source: str) -> ExportError:
-    """The refusal: what is in the place of a file, or else how to get one."""
+    """The error for missing settings: the fault of the file that is there, or how to get one."""
     for name in PREPROCESSOR_FILES:
         path = folder / name
         fault = fault_of(path) if os.path.lexists(path) else None
@@ -74,7 +74,7 @@ def _without_settings(folder: Path, source: str) -> ExportError:
 
 
 def without_pillow(name: str) -> ExportError:
-    """The refusal of an image processor that transformers has for torchvision alone."""
+    """The error for an image processor that transformers implements only with torchvision."""
     return ExportError(
         f"transformers has {name} for torchvision alone, which resizes otherwise than the gateway,"
         " with Pillow, does; models of this kind cannot be exported"

@@ -1,7 +1,7 @@
 """Put finished models into a model repository, so that Triton never sees half of one.
 
-Triton takes every folder in the repository for a model, so work goes on beside it, in
-`.<repository>.staging`, on the same file system; what is finished moves in by a rename.
+Triton treats every folder in the repository as a model. So an export writes beside the repository,
+into `.<repository>.staging` on the same file system, and renames the finished folder into it.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from exporter.config_pbtxt import Profile
 from exporter.errors import ExportError
-from exporter.writable import nearest, refusals_told, try_writing
+from exporter.writable import explain_os_errors, nearest_existing, try_writing
 
 log = logging.getLogger("exporter")
 
@@ -33,19 +33,19 @@ _RENAME_EXCHANGE = 2
 
 @dataclass(frozen=True, slots=True)
 class StagedModel:
-    """A model being written, outside the repository."""
+    """A model that is being written outside the repository."""
 
     folder: Path
     version: int
 
     @property
     def model_file(self) -> Path:
-        """Where the new version's TorchScript goes."""
+        """Path of the new version's TorchScript."""
         return self.folder / str(self.version) / MODEL_FILE
 
     @property
     def config_files(self) -> dict[Profile, Path]:
-        """Where the configuration and its variants go."""
+        """Paths of the configuration and its variants."""
         return {
             "auto": self.folder / CONFIG_FILE,
             "cpu": self.folder / CONFIGS_FOLDER / "cpu.pbtxt",
@@ -60,16 +60,16 @@ def versions_of(entry: Path) -> list[int]:
 
 @contextlib.contextmanager
 def stage_model(repository: Path, name: str, *, keeps_versions: bool) -> Iterator[StagedModel]:
-    """Yield a place for the next version of a model; move it in when the block ends well.
+    """Yield a folder for the next version of a model; move it into the repository at the end.
 
-    Versions that are there already stay if `keeps_versions`. An exception in the block leaves the
-    repository as it was. One export at a time writes to a repository; others wait here.
+    Older versions stay if `keeps_versions`. After an exception in the block the repository is as it
+    was before. Only one export at a time writes to a repository; others wait here.
 
     Raises:
         ExportError: The repository cannot be written to, or is the root of a file system.
     """
     staging = _staging_folder(repository)
-    with _refusals_told(repository):
+    with _explain_os_errors(repository):
         repository.mkdir(parents=True, exist_ok=True)
         staging.mkdir(exist_ok=True)
         _refuse_volume(repository, staging)
@@ -79,7 +79,7 @@ def stage_model(repository: Path, name: str, *, keeps_versions: bool) -> Iterato
             old_versions = versions_of(repository / name)
             if keeps_versions:
                 _link_versions(repository / name, new, old_versions)
-            # The next number also where the old ones go: Triton tells a change by it.
+            # The number grows even if older versions are removed: Triton notices a change by it.
             version = max(old_versions, default=0) + 1
             (new / str(version)).mkdir(parents=True)
             try:
@@ -91,14 +91,16 @@ def stage_model(repository: Path, name: str, *, keeps_versions: bool) -> Iterato
 
 
 def refuse_unwritable(repository: Path) -> None:
-    """Refuse, before any work, a repository that `stage_model` could not write to; makes nothing.
+    """Refuse, before any work, a repository that `stage_model` could not write to.
+
+    Nothing is written.
 
     Raises:
-        ExportError: As from `stage_model`.
+        ExportError: The error that `stage_model` would raise.
     """
     staging = _staging_folder(repository)
-    with _refusals_told(repository):
-        # First: beside a volume there is often nothing to write to either.
+    with _explain_os_errors(repository):
+        # This comes first, as the folder above a mounted volume often cannot be written to either.
         _refuse_volume(repository, staging)
         try_writing(repository)
         try_writing(staging)
@@ -110,16 +112,16 @@ def _staging_folder(repository: Path) -> Path:
 
 
 def _refuse_volume(repository: Path, staging: Path) -> None:
-    """Refuse two folders, made or still to be made, between which nothing can be renamed."""
-    if nearest(staging).stat().st_dev != nearest(repository).stat().st_dev:
+    """Refuse a staging folder on another file system: a rename into the repository would fail."""
+    if nearest_existing(staging).stat().st_dev != nearest_existing(repository).stat().st_dev:
         raise ExportError(
             f"{repository} is the root of a mounted volume, and models are finished beside the"
             f" repository; name a folder inside it, such as {repository / 'models'}"
         )
 
 
-def _refusals_told(repository: Path) -> contextlib.AbstractContextManager[None]:
-    return refusals_told(
+def _explain_os_errors(repository: Path) -> contextlib.AbstractContextManager[None]:
+    return explain_os_errors(
         ExportError,
         "cannot write to",
         repository,
@@ -140,7 +142,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _recover(staging: Path, repository: Path) -> None:
-    """Clear what a killed export left: half a new model, or an old one it had moved out."""
+    """Undo what a killed export has left: remove its new model, move an old one back."""
     shutil.rmtree(staging / "new", ignore_errors=True)
     for old in (staging / "old").glob("*"):
         if not (repository / old.name).exists():
@@ -154,7 +156,7 @@ def _link_versions(current: Path, new: Path, versions: list[int]) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """Have the files on disk before the rename makes them visible."""
+    """Write the files to disk before the rename makes them visible."""
     for path in folder.rglob("*"):
         if path.is_file():
             with path.open("rb") as file:
@@ -168,8 +170,8 @@ def _move_in(staging: Path, repository: Path, name: str) -> None:
         return
     if _exchange(new, current):
         return
-    # Without that call, on a network file system say, there is no model of that name for a
-    # moment; `_recover` puts the old one back should it end there.
+    # Some file systems, such as network ones, cannot exchange folders. Then the repository has no
+    # such model for a moment; if the export is killed then, `_recover` moves the old model back.
     old = staging / "old"
     old.mkdir(exist_ok=True)
     current.rename(old / name)
@@ -182,7 +184,7 @@ def _move_in(staging: Path, repository: Path, name: str) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Swap two folders in one step; false where the file system cannot."""
+    """Exchange two folders in one step; false if the file system cannot."""
     libc = ctypes.CDLL(None, use_errno=True)
     done = libc.renameat2(
         _AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE

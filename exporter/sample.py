@@ -1,4 +1,4 @@
-"""What a graph is compared on: made pictures, the logits they must give, and the batch sizes."""
+"""The sample that a graph is compared on: generated pictures, their logits, the batch sizes."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ import torch
 from tqdm import tqdm
 
 from exporter.errors import ExportError, reason_of
-from exporter.graph import in_precision, traces_one_program
-from exporter.last_layer import with_short_last_layer
+from exporter.graph import convert_precision, trace_ignores_batch_size
+from exporter.optimisation.last_layer import with_short_last_layer
 from exporter.preprocessing import ImageSteps
 from gateway.modelspec import CHANNELS, INPUT_NAME
 
 Images = npt.NDArray[np.uint8]
 
-# Running every batch size of a model with more parameters takes minutes on a CPU.
+# With more parameters, running every batch size takes minutes on a CPU.
 _EVERY_SIZE_PARAMETERS: Final = 30_000_000
 _MIN_IMAGES: Final = 16
 _SEED: Final = 0
@@ -26,22 +26,22 @@ _SEED: Final = 0
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What a graph is compared on."""
+    """Pictures and their logits, which a graph must reproduce at all batch sizes."""
 
     images: Images
     """`(count, height, width, channels)`, at least as many as the largest batch has."""
     expected: torch.Tensor
-    """Their `eager_logits`."""
+    """The `eager_logits` of the images."""
     batch_sizes: tuple[int, ...]
-    """Ascending."""
+    """Batch sizes to compare, ascending."""
     float64: Callable[[Sequence[int]], torch.Tensor | None]
-    """Logits in float64 of the images of these indices; none if the model does not run in it."""
+    """Computes logits in float64 for image indices; none if the model cannot run in float64."""
 
 
 class Float64Logits:
-    """Logits of a float32 model when it computes in float64, one image at a time.
+    """Computes and keeps the logits of a float32 model in float64, one image at a time.
 
-    Computed when they are asked for, and kept. Meanwhile the model takes twice its memory.
+    During a computation the model takes twice its memory.
     """
 
     def __init__(self, model: Any, steps: ImageSteps, images: Images) -> None:
@@ -51,10 +51,10 @@ class Float64Logits:
         self._rows: dict[int, torch.Tensor] = {}
 
     def __call__(self, indices: Sequence[int]) -> torch.Tensor | None:
-        """`(len(indices), num_labels)`; none if the model does not run in float64."""
+        """Logits `(len(indices), num_labels)`; none if the model cannot run in float64."""
         missing = sorted(set(indices) - set(self._rows))
         if missing:
-            in_precision(self._model, "fp64")
+            convert_precision(self._model, "fp64")
             try:
                 logits = eager_logits(
                     self._model, self._steps, self._images[missing], torch.float64
@@ -62,16 +62,16 @@ class Float64Logits:
             except ExportError:
                 return None
             finally:
-                in_precision(self._model, "fp32")
+                convert_precision(self._model, "fp32")
             self._rows.update(zip(missing, logits, strict=True))
         return torch.stack([self._rows[index] for index in indices])
 
 
 def make_sample(model: Any, steps: ImageSteps, max_batch_size: int) -> Sample:
-    """The sample for a float32 model.
+    """Make the sample for a float32 model.
 
-    Every batch size that can be served is run. Of a large model only some are, if its trace is
-    proven to be the same program whatever the batch size.
+    It has every batch size that can be served. For a large model it has only some of them, if the
+    traces at two batch sizes are the same program.
 
     Raises:
         ExportError: The model fails on the pictures or cannot be traced.
@@ -79,21 +79,21 @@ def make_sample(model: Any, steps: ImageSteps, max_batch_size: int) -> Sample:
     images = sample_images(images_to_verify(max_batch_size), steps)
     expected = eager_logits(model, steps, images)
     is_large = sum(parameter.numel() for parameter in model.parameters()) > _EVERY_SIZE_PARAMETERS
-    some_suffice = is_large and traces_one_program(with_short_last_layer(model), steps)
+    may_skip_sizes = is_large and trace_ignores_batch_size(with_short_last_layer(model), steps)
     return Sample(
         images,
         expected,
-        batch_sizes_to_verify(max_batch_size, some_suffice),
+        batch_sizes_to_verify(max_batch_size, may_skip_sizes),
         Float64Logits(model, steps, images),
     )
 
 
-def batch_sizes_to_verify(max_batch_size: int, some_suffice: bool) -> tuple[int, ...]:
+def batch_sizes_to_verify(max_batch_size: int, may_skip_sizes: bool) -> tuple[int, ...]:
     """Batch sizes to compare, ascending: all that can be served.
 
-    Where some suffice, the powers of two, three, and the two largest.
+    If sizes may be skipped, the powers of two, three, and the two largest.
     """
-    if not some_suffice:
+    if not may_skip_sizes:
         return tuple(range(1, max_batch_size + 1))
     powers = {2**i for i in range(max_batch_size.bit_length())}
     wanted = powers | {3, max_batch_size - 1, max_batch_size}
@@ -106,9 +106,9 @@ def images_to_verify(max_batch_size: int) -> int:
 
 
 def sample_images(count: int, steps: ImageSteps) -> Images:
-    """Varied pictures of the model's input size: coarse blocks of colour under noise.
+    """Pictures of the model's input size, `(count, height, width, channels)`.
 
-    The last two are black and white all over. Shape `(count, height, width, channels)`.
+    They are coarse blocks of colour with noise; the last two are all black and all white.
     """
     height, width = steps.input_size.height, steps.input_size.width
     channels = CHANNELS[steps.preprocessing.color]
@@ -123,7 +123,7 @@ def sample_images(count: int, steps: ImageSteps) -> Images:
 
 
 def picture_name(index: int, count: int) -> str:
-    """What to call one of `sample_images`."""
+    """Name of one of `sample_images` for error messages."""
     kind = {count - 2: "the all-black sample picture", count - 1: "the all-white sample picture"}
     return f"{kind.get(index, 'sample picture')} ({index + 1} of {count})"
 
@@ -131,10 +131,10 @@ def picture_name(index: int, count: int) -> str:
 def eager_logits(
     model: Any, steps: ImageSteps, images: Images, dtype: torch.dtype = torch.float32
 ) -> torch.Tensor:
-    """Logits of the model, which is in `dtype`, one image at a time: `(count, num_labels)`.
+    """Logits `(count, num_labels)` of the model, whose weights are in `dtype`, image by image.
 
     Raises:
-        ExportError: One is not finite, or the model does not take images of that size.
+        ExportError: A logit is not finite, or the model does not take images of that size.
     """
     name = type(model).__name__
     if INPUT_NAME not in signature(model.forward).parameters:
@@ -164,6 +164,6 @@ def eager_logits(
 
 
 def place_of(found: torch.Tensor) -> tuple[int, int]:
-    """Row and label of the first logit that is marked."""
+    """Row and label of the first true element."""
     row, label = found.nonzero()[0].tolist()
     return row, label

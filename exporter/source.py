@@ -28,16 +28,16 @@ from gateway.modelspec import is_model_id
 def checkpoint_folder(
     source: str, revision: str | None, random_weights: bool, allow_pickle: bool
 ) -> Iterator[CheckpointFolder]:
-    """The folder of `source`, whose files nobody has looked at yet, while the block runs.
+    """Yield the folder of `source`, whose files are not checked yet.
 
     Args:
         source: A folder, a preset where weights are random, or a hub id.
         revision: Branch, tag or commit on the hub.
-        random_weights: Leave the weights on the hub.
+        random_weights: Do not download the weights.
         allow_pickle: Download pickled weights too.
 
     Raises:
-        ExportError: There is no such thing, or the hub does not give it.
+        ExportError: There is no such folder, preset or model, or the hub refuses access to it.
     """
     path = folder_at(source)
     if path is not None:
@@ -62,7 +62,7 @@ def checkpoint_folder(
 
 
 def _download(model_id: str, revision: str | None, patterns: list[str]) -> CheckpointFolder:
-    """The hub's files, from the hub's own cache when they are there."""
+    """Download the model's files, unless they are in the hub's cache."""
     try:
         folder = Path(snapshot_download(model_id, revision=revision, allow_patterns=patterns))
     except (HfHubHTTPError, LocalEntryNotFoundError) as exc:
@@ -81,7 +81,7 @@ def _download(model_id: str, revision: str | None, patterns: list[str]) -> Check
 def _why_not_downloaded(
     error: HfHubHTTPError | LocalEntryNotFoundError, revision: str | None
 ) -> str:
-    # What the hub answered is lost from the error's surface where the cache was tried in vain.
+    # If the cache was tried in vain, the hub's response is only in the error's cause.
     response = getattr(error, "response", None)
     if response is None:
         response = getattr(error.__cause__, "response", None)

@@ -1,4 +1,4 @@
-"""What the tensors of a checkpoint tell: their precision, and whether they are the model's."""
+"""Read from the tensors of a checkpoint their precision, and whether the model has them all."""
 
 import re
 from collections import Counter
@@ -10,12 +10,12 @@ from typing import Final
 import torch
 from transformers.modeling_utils import load_state_dict
 
-from exporter.errors import ExportError, refusing
+from exporter.errors import ExportError, as_export_error
 from exporter.folder import HOW_TO_MERGE
 from exporter.precision import TORCH_DTYPES
 
-# Parts of names that PEFT and the library `adapters` give to what they add to a model. "lora" also
-# finds AdaLoRA's and Poly's tensors, "hada" LoHa's, and "prompt_embeddings" CPT's.
+# Parts of the names of tensors that PEFT and the library `adapters` add to a model. "lora" also
+# finds the tensors of AdaLoRA and Poly, "hada" those of LoHa, "prompt_embeddings" those of CPT.
 _ADAPTER_PARTS: Final = (
     *("lora", "adalora", "delora", "gralora", "randlora", "vblora", "xlora", "vera", "pvera"),
     *("loha", "hada", "lokr", "ia3", "oft", "boft", "hra", "bone", "miss", "osf", "road", "shira"),
@@ -29,16 +29,16 @@ _MAX_NAMED: Final = 3
 
 
 def stored_dtype(source: str, files: Iterable[Path]) -> str | None:
-    """What most numbers in these files are stored in, such as `fp32` or `bf16`.
+    """The precision of most numbers in these files, such as `fp32` or `bf16`.
 
-    None where there are no floating-point tensors. No tensor is read, only its description.
+    None if there are no floating-point tensors. Only the descriptions of tensors are read.
 
     Args:
         source: What the user calls the checkpoint.
-        files: Its weights.
+        files: The weight files.
 
     Raises:
-        ExportError: A file is damaged, or a pickle with more than tensors.
+        ExportError: A file is damaged, or a pickle holds more than tensors.
     """
     sizes: Counter[torch.dtype] = Counter()
     for file in files:
@@ -53,7 +53,7 @@ def stored_dtype(source: str, files: Iterable[Path]) -> str | None:
 
 def _describe(source: str, file: Path) -> dict[str, torch.Tensor]:
     what = f"{source} cannot be loaded: {file.name}"
-    with refusing(f"{what} is damaged"):
+    with as_export_error(f"{what} is damaged"):
         try:
             tensors: dict[str, torch.Tensor] = load_state_dict(
                 file, map_location="meta", weights_only=True
@@ -66,14 +66,14 @@ def _describe(source: str, file: Path) -> dict[str, torch.Tensor]:
 
 
 def refuse_adapter_tensors(source: str, unexpected: Iterable[str]) -> None:
-    """Refuse a checkpoint with tensors of an adapter, which the model has no place for.
+    """Refuse a checkpoint with tensors of an adapter, which the model would ignore.
 
     Args:
-        source: What the user calls it.
-        unexpected: Names of the tensors that the model has no place for.
+        source: What the user calls the checkpoint.
+        unexpected: Names of the tensors that the model lacks.
 
     Raises:
-        ExportError: One of them is an adapter's.
+        ExportError: One of the tensors belongs to an adapter.
     """
     adapter = next((name for name in sorted(unexpected) if _ADAPTER_TENSOR.search(name)), None)
     if adapter is not None:
@@ -81,7 +81,7 @@ def refuse_adapter_tensors(source: str, unexpected: Iterable[str]) -> None:
 
 
 def describe_mismatches(mismatched: Iterable[tuple[str, Iterable[int], Iterable[int]]]) -> str:
-    """Names and shapes of tensors, first as stored and then as the config has them."""
+    """Names of tensors with their shape in the file and the shape that the config asks for."""
     found = sorted(mismatched)
     named = [
         f"{name} is {_shape(stored)} and not {_shape(wanted)}"

@@ -1,7 +1,8 @@
 """Compare the exported graph with eager transformers before anything is written.
 
-Each image goes through the processor's arithmetic and the eager model alone, in float32; the graph
-sees the same images in batches, several times. One difference above the tolerance refuses it.
+The eager model computes each image alone, in float32, with the image processor's arithmetic. The
+graph computes the same images in batches, several times. One difference above the tolerance
+refuses the export.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,23 +18,23 @@ from gateway.modelspec import Dtype, LowPrecision, Parity, Rounding
 
 Graph = Callable[[torch.Tensor], torch.Tensor]
 
-# TorchScript's profiling executor specialises the graph between the first calls of a shape.
+# TorchScript specialises the graph during the first calls of each shape.
 _CALLS_PER_BATCH_SIZE: Final = 3
-# Float32 rounding differs between batch sizes; measured on ViT-base it stays below a tenth of this.
+# Float32's rounding differs between batch sizes; on ViT-base it was below a tenth of this.
 CPU_TOLERANCE: Final = 1e-5
-# Another device sums in another order.
+# A GPU adds numbers in another order than the CPU.
 GPU_TOLERANCE: Final = 1e-4
-# Largest |Δlogit| of half precision, as a share of the range of the float32 logits: what rounding
-# adds up to in deep models. A model that overflows or loses its accuracy is far beyond it.
+# Largest |Δlogit| in half precision, as a share of the range of the float32 logits. Rounding in
+# deep models adds up to less; a model that overflows or loses its accuracy is far above.
 _LOW_PRECISION_TOLERANCE: Final = 0.1
-# A best label that leads by more than this share of the range must stay the best.
+# A best label whose logit leads by more than this share of the range must stay the best.
 _CLEAR_LEAD: Final = 0.05
-# Two programs of one model round differently. Measured ratio: up to 2.2. BiT in the channels-last
-# layout had 10, which was a fault.
+# How many times the eager model's rounding the graph's may be. Measured: up to 2.2; for BiT in the
+# channels-last layout 10, which was a fault.
 _ROUNDING_FACTOR: Final = 4
-# Of the largest logit: beyond, rounding decides the answers.
+# Share of the largest logit above which rounding would decide the answers.
 _MOST_ROUNDING: Final = 1e-2
-# Images whose rounding is measured too: that of the image in question may be small by luck.
+# The rounding of this many other images is measured too, as one image's may be small by chance.
 _ORDINARY_IMAGES: Final = 4
 
 
@@ -42,7 +43,7 @@ class _Call:
     """One call of a graph."""
 
     first: int
-    """Index of its first image; the others follow."""
+    """Index of the first image of the batch; the other images follow it."""
     actual: torch.Tensor
     wanted: torch.Tensor
 
@@ -53,9 +54,9 @@ class _Call:
 
 
 def _windows(batch_sizes: tuple[int, ...], images: int) -> list[tuple[int, int]]:
-    """Size and first image of each call: every size, some three times, then every image.
+    """Batch size and first image of each call: every size, some three times, then every image.
 
-    The pictures of one colour are first: most models that are wrong on any picture are so on them.
+    The pictures of one colour come first: most graphs that are wrong at all are wrong on them.
     """
     largest = batch_sizes[-1]
     thrice = {min(2, largest), max(1, largest // 2), largest}
@@ -64,23 +65,24 @@ def _windows(batch_sizes: tuple[int, ...], images: int) -> list[tuple[int, int]]
         (n, 0) for n in batch_sizes[1:] for _ in range(_CALLS_PER_BATCH_SIZE if n in thrice else 1)
     ]
     rest = [(largest, i) for i in range(largest, images - largest + 1, largest)]
-    # The last window ends with the last image, whether or not the sizes divide.
+    # One more window ends with the last image, in case the largest size does not divide the count.
     return [*calls, *rest, *([(largest, images - largest)] if images > largest else [])]
 
 
 def verify(graph: Graph, sample: Sample, relative_tolerance: float = CPU_TOLERANCE) -> Parity:
     """Compare a float32 graph at every batch size of the sample, three calls at some of them.
 
-    A graph that differs by more than the tolerance passes where that is float32's own rounding:
-    where it is about as near to float64 as the eager model is.
+    A graph that differs by more than the tolerance passes if float32's rounding explains it: if its
+    logits are about as near to those in float64 as the eager model's are.
 
     Args:
-        graph: What will be served.
-        sample: What it is compared on.
-        relative_tolerance: Accepted |Δlogit| as a share of the largest logit, or of 1.
+        graph: The graph that will be served.
+        sample: Images, their expected logits and the batch sizes.
+        relative_tolerance: Accepted |Δlogit| as a share of the largest logit, or of 1 if that is
+            larger.
 
     Raises:
-        ExportError: A logit differs, is not finite, or the shape is not that of `expected`.
+        ExportError: A logit differs or is not finite, or the shape of the logits is wrong.
     """
     tolerance = relative_tolerance * max(1.0, sample.expected.abs().max().item())
     worst, rounding = 0.0, None
@@ -98,24 +100,26 @@ def verify(graph: Graph, sample: Sample, relative_tolerance: float = CPU_TOLERAN
 
 
 def _judge_by_float64(call: _Call, sample: Sample, tolerance: float) -> Rounding:
-    """How far graph and eager model are from float64 on the images of one call.
+    """Distance of the graph and of the eager model from float64, on the images of one call.
 
     Raises:
-        ExportError: The graph is farther than rounding explains.
+        ExportError: The graph's distance is larger than rounding explains.
     """
     over = (call.difference.abs().amax(-1) > tolerance).nonzero().flatten().tolist()
     ordinary = range(min(_ORDINARY_IMAGES, len(sample.images)))
     exact = sample.float64([*ordinary, *(call.first + row for row in over)])
     if exact is None:
-        raise ExportError(_says_where(call, sample, tolerance) + "; the model cannot be exported")
+        raise ExportError(
+            _describe_largest(call, sample, tolerance) + "; the model cannot be exported"
+        )
     of_ordinary = (sample.expected[: len(ordinary)] - exact[: len(ordinary)]).abs().max()
     exact = exact[len(ordinary) :]
     eager = (call.wanted[over] - exact).abs().amax(-1).clamp(min=of_ordinary)
     graph = (call.actual[over] - exact).abs().amax(-1)
     rounding = Rounding(graph=graph.max().item(), eager=eager.max().item())
     says = (
-        f"{_says_where(call, sample, tolerance)}, and from float64 by {rounding.graph:.1e} where"
-        f" eager differs by {rounding.eager:.1e}"
+        f"{_describe_largest(call, sample, tolerance)}, and from float64 by {rounding.graph:.1e}"
+        f" where eager differs by {rounding.eager:.1e}"
     )
     if (graph > _ROUNDING_FACTOR * eager).any():
         raise ExportError(f"{says}; the model cannot be exported")
@@ -132,8 +136,8 @@ def _larger(a: Rounding | None, b: Rounding) -> Rounding:
     return Rounding(graph=max(a.graph, b.graph), eager=max(a.eager, b.eager))
 
 
-def _says_where(call: _Call, sample: Sample, tolerance: float) -> str:
-    """The largest difference of a call, in words."""
+def _describe_largest(call: _Call, sample: Sample, tolerance: float) -> str:
+    """The largest difference of a call and where it is, in words."""
     row, label = place_of(call.difference.abs() == call.difference.abs().max())
     picture = picture_name(call.first + row, len(sample.images))
     return (
@@ -144,10 +148,10 @@ def _says_where(call: _Call, sample: Sample, tolerance: float) -> str:
 
 
 def measure_low_precision(graph: Graph, sample: Sample) -> LowPrecision:
-    """What a half-precision graph changes against float32.
+    """Measure how a half-precision graph's logits differ from those in float32.
 
     Raises:
-        ExportError: The change is beyond what rounding explains, or a logit is not finite.
+        ExportError: The difference is larger than rounding explains, or a logit is not finite.
     """
     logit_range = (sample.expected.max() - sample.expected.min()).item()
     differences: list[torch.Tensor] = []
@@ -186,7 +190,7 @@ def _refuse_low_precision(call: _Call, sample: Sample, logit_range: float) -> No
 
 
 def _calls(graph: Graph, sample: Sample, what: str) -> Iterator[_Call]:
-    """Every call of the graph, as it is made."""
+    """Call the graph for every window, and yield each call with its logits."""
     images, expected = sample.images, sample.expected
     windows = _windows(sample.batch_sizes, len(images))
     total = sum(n for n, _ in windows)
@@ -205,7 +209,7 @@ def _calls(graph: Graph, sample: Sample, what: str) -> Iterator[_Call]:
 
 
 def _lead(logits: torch.Tensor) -> torch.Tensor:
-    """How far the best logit of each row is ahead of the next."""
+    """Difference between the best and the second-best logit of each row."""
     if logits.shape[-1] == 1:
         return torch.zeros(len(logits))
     best = logits.topk(2, dim=-1).values

@@ -1,4 +1,4 @@
-"""Whether a folder can be written to: asked before the work, and told in one line."""
+"""Check before the work whether a folder can be written to, and explain in one line if not."""
 
 import errno
 import os
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-# A full file system lets an empty file be made, and not one that holds something.
+# On a full file system an empty file can be created, so the trial writes this much.
 _BLOCK: Final = bytes(4096)
 _WAYS_OUT: Final = {
     errno.EACCES: "let this user write there, or ",
@@ -19,15 +19,12 @@ _WAYS_OUT: Final = {
 
 
 def try_writing(folder: Path) -> None:
-    """End in the error that writing into `folder` would end in; nothing is left behind.
-
-    A folder that is not there is not made: the nearest one above it, where it would be made, is
-    tried instead.
+    """Write and remove a file in `folder`, or in the nearest existing folder above it.
 
     Raises:
-        OSError: Its `filename` is the folder that was tried.
+        OSError: The system refuses; `filename` is the folder that was tried.
     """
-    place = nearest(folder)
+    place = nearest_existing(folder)
     try:
         with tempfile.TemporaryFile(dir=place) as file:
             file.write(_BLOCK)
@@ -36,30 +33,30 @@ def try_writing(folder: Path) -> None:
         raise OSError(exc.errno, exc.strerror or str(exc), str(place.absolute())) from exc
 
 
-def nearest(folder: Path) -> Path:
-    """`folder` itself, or the nearest path above it that is there."""
+def nearest_existing(folder: Path) -> Path:
+    """`folder` itself, or the nearest path above it that exists."""
     while not os.path.lexists(folder) and folder != folder.parent:
         folder = folder.parent
     return folder
 
 
 @contextmanager
-def refusals_told(
+def explain_os_errors(
     error: type[Exception], doing: str, folder: Path, elsewhere: str, outcome: str = ""
 ) -> Iterator[None]:
-    """Tell what the system refuses in the block as one line with the path and the way out.
+    """Turn an OSError of the block into `error`, one line with the path and the way out.
 
     Args:
-        error: What to raise.
-        doing: What was being done, up to the name of the folder.
-        folder: Where it was being done.
-        elsewhere: How to have it done in another folder.
-        outcome: What has become of it.
+        error: The class of the exception to raise.
+        doing: What failed, up to the name of the folder: "cannot write to".
+        folder: The folder that the block writes to.
+        elsewhere: How to choose another folder.
+        outcome: What state things are in now: "nothing was changed; ".
     """
     try:
         yield
     except OSError as exc:
-        # Of two paths, as copying and renaming name, the second one is written.
+        # An error of copying or renaming has two paths, of which the second one is written.
         path = Path(exc.filename2 or exc.filename or folder)
         where = f"{folder}" if path in {folder, folder.absolute()} else f"{folder}: {path}"
         way_out = f"{_WAYS_OUT.get(exc.errno or 0, '')}{elsewhere}"

@@ -1,1 +1,1 @@
-"""What one would write instead: the same models in one process, behind FastAPI."""
+"""Servers to compare with: the same models behind FastAPI, without Triton."""

@@ -1,8 +1,8 @@
-"""The same work without Triton, tuned: `uvicorn bench.baselines.in_process_app:app`.
+"""A tuned server without Triton: `uvicorn bench.baselines.in_process_app:app`.
 
-FastAPI, the gateway's own fastest decoder in `DECODERS` threads, images batched by hand, at most
-`MAX_BATCH`, the TorchScript graph named by `GRAPH` in this process with `THREADS` of torch's,
-softmax and the five best.
+FastAPI, the gateway's fastest decoder in `DECODERS` threads, batches of at most `MAX_BATCH` images,
+the TorchScript file `GRAPH` in this process with `THREADS` threads of torch, softmax, and the five
+best labels.
 """
 
 import asyncio
@@ -34,8 +34,6 @@ keep_freed_memory()
 app = FastAPI()
 _labels = tuple(PRESETS["vit-tiny"].config["id2label"].values())
 _device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-# As our backend does for the batches that come most; here it is for all.
-torch.jit.enable_onednn_fusion(_device.type == "cpu")
 _graph = torch.jit.load(os.environ["GRAPH"], map_location=_device).eval()  # type: ignore[no-untyped-call]  # torch's
 _decoders = ThreadPoolExecutor(int(os.environ["DECODERS"]))
 _model = ThreadPoolExecutor(1)

@@ -1,9 +1,9 @@
-"""FastAPI and `transformers.pipeline`, as people write it.
+"""A plain server with FastAPI and `transformers.pipeline`.
 
 Run it as `uvicorn bench.baselines.pipeline_app:app`.
 
-The model is a ViT whose forward pass returns constants, so that what is measured is everything
-else. `THREADS` is the size of the pool that the blocking pipeline runs in.
+The model is a ViT whose forward pass returns constants, so the model itself costs nothing.
+`THREADS` is the size of the thread pool that the blocking pipeline runs in.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
 """The one-machine runner: a real tritonserver from a wheel, the gateway, and a demo model.
 
-Read `serve` first. Nothing is downloaded or installed at run time but the models asked for.
+Read `serve` first. At run time it downloads nothing except the models that it is asked to serve.
 """

@@ -1,4 +1,4 @@
-"""Child processes that end with this one, together with all they started."""
+"""Start child processes that end together with this process, and wait for them."""
 
 import asyncio
 import contextlib
@@ -30,20 +30,20 @@ async def running(
     stdout: int | None = None,
     pass_fds: Sequence[int] = (),
 ) -> AsyncIterator[Process]:
-    """Run a program for the length of the block; at its end nothing of it is left.
+    """Run a program during the block; at its end the program and all it started are stopped.
 
     Args:
         argv: Program and arguments.
         env: Its whole environment.
         grace_s: Time from SIGTERM to SIGKILL, in seconds.
-        log: Takes all of its output; none leaves it on ours.
-        stdout: Where its standard output alone goes, as for `subprocess`.
-        pass_fds: File descriptors it inherits.
+        log: The file that all output of the program goes to; by default it goes where ours goes.
+        stdout: Where only its standard output goes, as for `subprocess`.
+        pass_fds: File descriptors that the program inherits.
     """
     with contextlib.ExitStack() as stack:
         output = stack.enter_context(log.open("ab")) if log else None
-        # A session of its own: Ctrl-C in the terminal reaches this process only, which then ends
-        # its children in order.
+        # In a session of its own the program gets no SIGINT from Ctrl-C in the terminal: only this
+        # process does, and then stops its children in order.
         process = await asyncio.create_subprocess_exec(
             *map(str, argv),
             env=env,
@@ -66,29 +66,29 @@ async def _stop(process: Process, grace_s: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_s):
                 await process.wait()
-    # The session's leader may be gone and members left.
+    # The program may have ended and left processes that it started.
     kill_session(process)
     await process.wait()
 
 
 def kill_session(process: Process) -> None:
-    """End the program and all it started, at once."""
+    """Kill the program and all it started, without waiting."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
 
 
-async def until(
+async def wait_until_ready(
     ready: Callable[[], Awaitable[T | None]], process: Process, name: str, timeout_s: float
 ) -> T:
-    """Ask `ready` until it gives something true.
+    """Call `ready` repeatedly until it returns something true, and return that.
 
     Raises:
-        LocalError: The process ended first, or the time ran out.
+        LocalError: The process ended before, or `timeout_s` seconds passed.
     """
     try:
         async with asyncio.timeout(timeout_s):
             while True:
-                answer = await or_ended(ready(), process, name)
+                answer = await result_unless_exited(ready(), process, name)
                 if answer:
                     return answer
                 await asyncio.sleep(_POLL_S)
@@ -96,8 +96,8 @@ async def until(
         raise LocalError(f"{name} was not ready within {timeout_s:g} s") from exc
 
 
-async def or_ended(work: Awaitable[T], process: Process, name: str) -> T:
-    """Result of `work`, unless the process ends before.
+async def result_unless_exited(work: Awaitable[T], process: Process, name: str) -> T:
+    """Result of `work`, if it is there before the process ends.
 
     Raises:
         LocalError: The process ended.
@@ -108,21 +108,21 @@ async def or_ended(work: Awaitable[T], process: Process, name: str) -> T:
         await asyncio.wait({task, end}, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             return task.result()
-        raise LocalError(f"{name} ended {describe_end(end.result())} while it was starting")
+        raise LocalError(f"{name} ended {describe_exit(end.result())} while it was starting")
     finally:
         task.cancel()
         end.cancel()
 
 
-def describe_end(returncode: int) -> str:
-    """How a process ended, in words."""
+def describe_exit(returncode: int) -> str:
+    """The exit code or signal that a process ended with, in words."""
     if returncode < 0:
         return f"by signal {signal.Signals(-returncode).name}"
     return f"with exit code {returncode}"
 
 
-async def first_end_of(pids: Sequence[int]) -> int:
-    """Wait for the first of these processes, not children of ours, to end; its pid."""
+async def wait_for_first_exit(pids: Sequence[int]) -> int:
+    """Wait until one of these processes, which need not be our children, ends; return its pid."""
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[int] = loop.create_future()
 
@@ -143,7 +143,7 @@ async def first_end_of(pids: Sequence[int]) -> int:
 
 
 def descendants(process: Process, name_prefix: str) -> list[int]:
-    """Pids of all that `process` started, directly or not, whose names begin so."""
+    """Pids of the processes below `process` whose names begin with `name_prefix`."""
     try:
         found = psutil.Process(process.pid).children(recursive=True)
         return [child.pid for child in found if child.name().startswith(name_prefix)]

@@ -21,8 +21,8 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 from deploy.local.demo_folder import (
     RECIPE_FILE,
     checkpoint_of,
-    demo_refusals_told,
-    is_made,
+    explain_demo_errors,
+    is_trained,
     recipe,
     refuse_unwritable_demo,
 )
@@ -32,7 +32,7 @@ from exporter.checkpoint import quiet_libraries
 
 log = logging.getLogger("vitriton")
 
-# What `evaluate` must reach on the held-out third before the model is kept.
+# A trained model whose accuracy on the held-out third is lower is refused.
 MIN_ACCURACY: Final = 0.97
 
 _SEED: Final = 0
@@ -58,14 +58,14 @@ _CONFIG: Final = {
 
 
 def prepare_demo(folder: Path) -> Path:
-    """Checkpoint folder of the demo; trained, and its pictures drawn, unless that was done before.
+    """Return the demo's checkpoint folder; train the model and draw its pictures if need be.
 
     Raises:
         LocalError: The folder cannot be written to, or training did not reach `MIN_ACCURACY`.
     """
     refuse_unwritable_demo(folder)
-    with demo_refusals_told(folder):
-        if not is_made(folder):
+    with explain_demo_errors(folder):
+        if not is_trained(folder):
             _make(folder)
     return checkpoint_of(folder)
 
@@ -91,11 +91,11 @@ def _make(folder: Path) -> None:
 
 def _save(model: ViTForImageClassification, folder: Path) -> None:
     try:
-        # Its progress bar for one small file says nothing.
+        # transformers would show a progress bar for one small file.
         with quiet_libraries():
             model.save_pretrained(folder)
     except SafetensorError as exc:
-        # Its own words for what the system refused.
+        # safetensors reports an error of the system in words of its own.
         raise OSError(errno.EIO, str(exc), str(folder)) from exc
     _processor().save_pretrained(folder)
 
@@ -132,8 +132,8 @@ def _train(training: list[Digit], held_out: list[Digit]) -> tuple[ViTForImageCla
 def _one_thread() -> Iterator[None]:
     """Compute the block with one thread.
 
-    Several would wait for each other at each of these small operations: beside other work, each
-    wait takes as long as the others' turns, and training minutes instead of seconds.
+    Several threads would wait for each other at each of these small operations. On a busy machine
+    each wait lasts until the other thread gets a processor, and training takes minutes.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -158,9 +158,9 @@ def _tensors(drawn: list[Digit]) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _shifted(pixels: torch.Tensor) -> torch.Tensor:
-    """Each picture moved by a few pixels of its own; what leaves one edge, paper, enters opposite.
+    """Move each picture by a random number of pixels, of shape `(batch, 3, side, side)`.
 
-    Shape `(batch, 3, side, side)` in and out.
+    Pixels that leave at one edge enter at the opposite one; there is only paper at the edges.
     """
     shifts = torch.randint(-_MAX_SHIFT, _MAX_SHIFT + 1, (len(pixels), 2))
     positions = torch.arange(_IMAGE_SIDE)

@@ -38,14 +38,14 @@ def draw(levels: npt.NDArray[Any]) -> Image.Image:
     inner = _SIDE - 2 * _MARGIN
     sheet = Image.new("L", (_SIDE, _SIDE), 0)
     sheet.paste(ink.resize((inner, inner), Image.Resampling.BICUBIC), (_MARGIN, _MARGIN))
-    # Steeper edges: enlarged sixteen times, the grey levels alone would be a blur.
+    # Enlarged sixteen times, the grey levels are a blur; this makes the edges steeper.
     grey = np.asarray(sheet, dtype=np.float64)[..., np.newaxis] / 255
     cover = np.clip((grey - _EDGE[0]) / (_EDGE[1] - _EDGE[0]), 0, 1)
     return Image.fromarray((_PAPER + (_INK - _PAPER) * cover).round().astype(np.uint8))
 
 
 def load_split() -> tuple[list[Digit], list[Digit]]:
-    """Digits for training, and the held-out third."""
+    """The digits for training, and the held-out third that measures accuracy."""
     data = load_digits()
     indices = np.arange(len(data.target))
     training, held_out = train_test_split(

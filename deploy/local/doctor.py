@@ -11,8 +11,13 @@ from typing import Final
 from deploy.local.demo_folder import DEMO_MODEL
 from deploy.local.embedded_triton import find_embedded_triton, has_nvidia_gpu
 from deploy.local.errors import LocalError
+from deploy.local.model_selection import (
+    reason_to_export,
+    refuse_impossible_export,
+    refuse_unusable_ids,
+    served_id,
+)
 from deploy.local.port import open_port
-from deploy.local.wanted_models import refuse_export, refuse_ids, served_id, why_export
 from deploy.local.work_folder import SHM, temporary_folder
 from exporter.entry import check_hash, read_entry
 from exporter.errors import ExportError
@@ -20,13 +25,13 @@ from exporter.precision import cpu_has_bf16
 from exporter.repository import refuse_unwritable
 from gateway.settings import load_settings
 
-# A region a model, with room to grow while a full batch is in it.
+# Triton keeps one region for each model instance, which grows while a full batch is in it.
 _MIN_SHM_BYTES: Final = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing looked at; `problem` is none where all is well."""
+    """The result of one check; `problem` is none if nothing is wrong."""
 
     subject: str
     detail: str
@@ -36,9 +41,9 @@ class Finding:
 def examine(
     models: list[str], repository: Path, precision: str, port: int | None
 ) -> Iterator[Finding]:
-    """Look at everything `vitriton serve` with these arguments needs, one finding at a time.
+    """Check everything that `vitriton serve` with these arguments needs, one finding at a time.
 
-    What `serve` does at first is done here by the same functions; what they would make is not made.
+    The checks are the functions that `serve` itself calls first; nothing is written.
     """
     entries = sorted(p for p in repository.glob("*") if p.is_dir())
     checks: list[tuple[str, Callable[[], str]]] = [
@@ -104,21 +109,21 @@ def _repository(repository: Path, entries: int) -> str:
     except ExportError as exc:
         if not entries:
             raise
-        # What is there can be served.
+        # The models in the repository can still be served.
         return f"{holds} and takes no others: {exc}"
     return holds if repository.is_dir() else f"{repository} is not there, and can be made"
 
 
 def _ids(models: list[str], repository: Path) -> str:
-    refuse_ids(models, repository)
+    refuse_unusable_ids(models, repository)
     return ", ".join(served_id(model) for model in models or [DEMO_MODEL])
 
 
 def _serving(model: str, repository: Path, precision: str) -> str:
-    reason = why_export(model, repository, precision)
+    reason = reason_to_export(model, repository, precision)
     if reason is None:
         return f"{repository} holds it"
-    refuse_export(model, repository)
+    refuse_impossible_export(model, repository)
     return f"`serve` exports it first: {reason}"
 
 

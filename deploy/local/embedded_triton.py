@@ -25,7 +25,7 @@ _ELSEWHERE: Final = (
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedTriton:
-    """Where the wheel's parts are."""
+    """Paths of the wheel's parts."""
 
     tritonserver: Path
     python_backend: Path
@@ -33,7 +33,7 @@ class EmbeddedTriton:
     stub: Path
     """`triton_python_backend_stub` for this interpreter's minor version."""
     libraries: tuple[Path, ...]
-    """For `LD_LIBRARY_PATH`."""
+    """Folders for `LD_LIBRARY_PATH`."""
 
 
 def find_embedded_triton(search_path: Sequence[str] | None = None) -> EmbeddedTriton:
@@ -67,7 +67,10 @@ def has_nvidia_gpu() -> bool:
 
 
 def assemble_backend_directory(triton: EmbeddedTriton, folder: Path) -> None:
-    """Lay out `folder` for `--backend-directory`: the wheel's python backend, our pytorch one."""
+    """Fill `folder` for `--backend-directory` with the wheel's python backend and our own.
+
+    Ours has the name `pytorch`, as NVIDIA's libtorch backend has.
+    """
     ours = Path(__file__).parent.parent / "triton_backend"
     _copy(triton.python_backend.glob("[!_]*"), folder / "python")
     _copy([triton.stub], folder / "python")
@@ -75,7 +78,7 @@ def assemble_backend_directory(triton: EmbeddedTriton, folder: Path) -> None:
 
 
 def _copy(files: Iterable[Path], folder: Path) -> None:
-    # Not links: Triton refuses a backend whose real path lies outside the backend directory.
+    # Copies, not links: Triton refuses a backend whose real path is outside the backend directory.
     folder.mkdir(parents=True, exist_ok=True)
     for file in files:
         shutil.copy(file, folder)
@@ -98,7 +101,7 @@ def _check_machine() -> None:
 
 def _package_folder(name: str, search_path: Sequence[str]) -> Path:
     for entry in search_path:
-        # Looked up by its path: importing the package would pull in all it depends on.
+        # Importing the package to find it would import everything it depends on.
         if (Path(entry) / name / "tritonserver").is_dir():
             return Path(entry) / name
     raise LocalError(
@@ -108,7 +111,7 @@ def _package_folder(name: str, search_path: Sequence[str]) -> Path:
 
 
 def _libpython_folder() -> Path:
-    """Folder of the shared libpython that the stub links to."""
+    """Folder of the shared library `libpython`, which the stub is linked to."""
     name = f"libpython{sys.version_info.major}.{sys.version_info.minor}.so.1.0"
     lib = sysconfig.get_config_var("LIBDIR") or ""
     multiarch = sysconfig.get_config_var("MULTIARCH") or ""

@@ -2,4 +2,4 @@
 
 
 class LocalError(Exception):
-    """The stack cannot start or go on; the message is one line with the reason and the way out."""
+    """The stack cannot start or keep running; the message is one line with the way out."""

@@ -1,8 +1,9 @@
-"""Run pip, and say what it does without saying everything: what takes long, and how long it took.
+"""Run pip and print a line for each step that takes long, and the seconds it took in all.
 
     python install.py INTERPRETER PIP-ARGUMENT…
 
-Runs before anything is installed: the standard library alone. Ends with pip's exit code.
+It runs before anything is installed, so it imports only the standard library. Its exit code is
+pip's.
 """
 
 import re
@@ -18,13 +19,13 @@ _FILE: Final = re.compile(
 )
 _PACKAGE: Final = re.compile(r"(?:Collecting|Processing) ")
 _UNPACKING: Final = re.compile(r"Installing collected packages: (.+)")
-# Smaller ones come by the dozen, in a moment.
+# Smaller files take only a moment each, and there are dozens.
 _LARGE_MB: Final = 5.0
 _PACKAGES_PER_LINE: Final = 25
 
 
 def main(interpreter: str, arguments: list[str]) -> int:
-    """Install; pip's exit code."""
+    """Run `pip install` with these arguments and return its exit code."""
     start = monotonic()
     command = [interpreter, "-m", "pip", "install", "--no-compile", "--disable-pip-version-check"]
     with subprocess.Popen(  # noqa: S603 - what the Makefile says
@@ -42,7 +43,7 @@ def main(interpreter: str, arguments: list[str]) -> int:
 
 
 def progress(lines: Iterable[str]) -> Iterator[str]:
-    """What is worth a line in a terminal and in a log, of what pip writes."""
+    """Reduce the lines that pip writes to those about steps that take long."""
     found = 0
     for line in lines:
         if _PACKAGE.match(line):

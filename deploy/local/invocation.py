@@ -1,4 +1,4 @@
-"""How this program was called, for lines that tell the user what to run next."""
+"""Commands that the user can type next, spelled as this program was called."""
 
 import shlex
 import shutil
@@ -12,13 +12,13 @@ _ID_TO_CHOOSE: Final = "ORG/NAME"
 
 
 def vitriton_command() -> str:
-    """What to type for `vitriton` in the folder and the shell that this was called from.
+    """How to call this program again from the same folder and shell.
 
-    The bare name where the shell finds this very program by it, or else the path that was typed.
+    `vitriton` if the shell finds this program by that name, else the path that was typed.
     """
     program = Path(sys.argv[0])
     if program.name != _NAME:
-        # `python -m`, as `serve` calls an export: the script is beside the interpreter.
+        # Called by `python -m`, as `serve` starts an export: the script is beside the interpreter.
         program = Path(sys.executable).with_name(_NAME)
         if not program.is_file():
             return shlex.join([sys.executable, "-m", "deploy.cli"])
@@ -31,13 +31,13 @@ def vitriton_command() -> str:
 def export_then_serve(
     source: str, model_id: str | None, options: Sequence[str], repository: Path
 ) -> str:
-    """The commands that export a checkpoint and then serve it, as they have to be typed.
+    """The two commands that export a checkpoint and then serve it, quoted for the shell.
 
     Args:
         source: The checkpoint.
-        model_id: Id it is served under by itself; none has the user choose one.
-        options: Of `vitriton export`, beside `--name` and `--output`.
-        repository: Where the model goes.
+        model_id: The id that the model gets without `--name`; if none, the user has to choose one.
+        options: Further options of `vitriton export`.
+        repository: The model repository.
     """
     name = [] if model_id is not None else ["--name", _ID_TO_CHOOSE]
     folder = str(repository)

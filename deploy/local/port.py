@@ -1,4 +1,4 @@
-"""The HTTP port, reserved before any work so that one that is taken shows at once."""
+"""Reserve the HTTP port before any other work, so that a taken port is reported at once."""
 
 import errno
 import socket

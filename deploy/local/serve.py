@@ -19,14 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from deploy.local.children import describe_end, kill_session, running, until
-from deploy.local.cpu_latency import cpu_latency, ignored_because
+from deploy.local.children import describe_exit, kill_session, running, wait_until_ready
 from deploy.local.demo_folder import DEMO_FOLDER, DEMO_MODEL
 from deploy.local.embedded_triton import EmbeddedTriton, find_embedded_triton
 from deploy.local.errors import LocalError
+from deploy.local.model_selection import ExportFailed, prepare_models
 from deploy.local.port import open_port
 from deploy.local.triton_server import TRITON_LOG, RunningTriton, running_triton
-from deploy.local.wanted_models import ExportFailed, prepare_models
 from deploy.local.work_folder import work_folder
 from gateway.settings import load_settings
 
@@ -35,7 +34,7 @@ log = logging.getLogger("vitriton")
 _GATEWAY_START_TIMEOUT_S: Final = 30.0
 _GATEWAY_GRACE_S: Final = 10.0
 _ASK_TIMEOUT_S: Final = 5.0
-# A hundred images of 224×224; what finds no room is sent.
+# Room for a hundred images of 224×224 pixels. Images that find no room go over gRPC.
 _SHARED_MEMORY_BYTES: Final = 16 * 1024 * 1024
 
 
@@ -46,49 +45,28 @@ class ServeRequest:
     models: list[str]
     repository: Path
     precision: str = "auto"
-    """Of the models that are exported now."""
+    """Precision of the models that have to be exported."""
     port: int | None = None
-    cpu_latency_us: int | None = None
-    """Longest wake-up of an idle processor; none leaves it to the kernel."""
 
 
 def serve(request: ServeRequest) -> None:
-    """Serve until SIGTERM or Ctrl-C, then stop everything; a second signal does not wait.
+    """Serve until SIGTERM or Ctrl-C, then stop everything; a second signal kills it at once.
 
     Raises:
-        LocalError: Something is missing, did not start, or ended by itself.
+        LocalError: A part is missing, did not start, or ended unexpectedly.
         InvalidSettings: A `GATEWAY_*` variable cannot be used.
     """
-    # Whatever can fail at once fails before anything is trained, exported or started.
+    # These fail at once, before anything is trained, exported or started.
     triton = find_embedded_triton()
     settings = load_settings()
     port = settings.port if request.port is None else request.port
-    with (
-        open_port(settings.host, port) as listener,
-        _idle_processors(request.cpu_latency_us),
-        _work_folder() as work,
-    ):
+    with open_port(settings.host, port) as listener, _work_folder() as work:
         asyncio.run(_serve(triton, request, listener, work))
 
 
 @contextmanager
-def _idle_processors(latency_us: int | None) -> Iterator[None]:
-    if latency_us is None:
-        yield
-        return
-    reason = ignored_because(latency_us)
-    if reason is not None:
-        log.warning("--cpu-latency %d changes nothing: %s", latency_us, reason)
-        yield
-        return
-    with cpu_latency(latency_us):
-        log.info("idle processors wake within %d µs until this ends", latency_us)
-        yield
-
-
-@contextmanager
 def _work_folder() -> Iterator[Path]:
-    """A temporary folder; after a failure Triton's log in it is kept, and named."""
+    """Yield a temporary folder; after a failure keep Triton's log and name it in the error."""
     with work_folder() as work:
         try:
             yield work
@@ -102,7 +80,7 @@ def _work_folder() -> Iterator[Path]:
 
 
 def _keep(log_file: Path) -> Path | None:
-    """Move a log out of the folder that will be removed; none if there is none, or no room."""
+    """Move a log out of the folder that will be removed; none if it cannot be moved."""
     if not log_file.exists():
         return None
     try:
@@ -130,14 +108,14 @@ async def _serve(
             async with _running_gateway(triton, model_ids[0], listener) as gateway:
                 children.append(gateway)
                 url = _url(listener)
-                await until(
+                await wait_until_ready(
                     lambda: asyncio.to_thread(_is_healthy, url),
                     gateway,
                     "the gateway",
                     _GATEWAY_START_TIMEOUT_S,
                 )
                 _say_ready(url, model_ids, triton)
-                await _until_one_ends(triton, gateway)
+                await _wait_for_unexpected_exit(triton, gateway)
     except asyncio.CancelledError:
         if not stopping.is_set():
             raise
@@ -181,7 +159,7 @@ def _running_gateway(
 
 
 def _is_healthy(url: str) -> bool:
-    # A proxy of the environment is for the world outside.
+    # The environment's proxy is for other machines.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(f"{url}/health", timeout=_ASK_TIMEOUT_S):
@@ -190,22 +168,22 @@ def _is_healthy(url: str) -> bool:
         return False
 
 
-async def _until_one_ends(triton: RunningTriton, gateway: Process) -> None:
-    """Wait for a process to end by itself; that is always an error.
+async def _wait_for_unexpected_exit(triton: RunningTriton, gateway: Process) -> None:
+    """Wait until a process ends by itself, which is always an error.
 
     Raises:
-        LocalError: Which one it was.
+        LocalError: Names the process that ended.
     """
     triton_end = asyncio.ensure_future(triton.process.wait())
     gateway_end = asyncio.ensure_future(gateway.wait())
-    stub_end = asyncio.ensure_future(triton.first_stub_end())
+    stub_end = asyncio.ensure_future(triton.wait_for_stub_exit())
     ends = {triton_end, gateway_end, stub_end}
     try:
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if triton_end.done():
-            raise LocalError(f"Triton ended {describe_end(triton_end.result())}")
+            raise LocalError(f"Triton ended {describe_exit(triton_end.result())}")
         if gateway_end.done():
-            raise LocalError(f"the gateway ended {describe_end(gateway_end.result())}")
+            raise LocalError(f"the gateway ended {describe_exit(gateway_end.result())}")
         raise LocalError("a model's process in Triton ended, and Triton does not start it again")
     finally:
         for end in ends:
@@ -220,7 +198,7 @@ def _url(listener: socket.socket) -> str:
 
 
 def _say_ready(url: str, model_ids: list[str], triton: RunningTriton) -> None:
-    """Print what to do next; the one thing on standard output."""
+    """Print the URL and the commands to try; nothing else goes to standard output."""
     lines = [f"Vitriton is ready at {url}", ""]
     for model_id in model_ids:
         is_demo = model_id == DEMO_MODEL

@@ -1,4 +1,4 @@
-"""Run the embedded Triton: command line, environment, readiness, and what it leaves behind."""
+"""Run the embedded Triton: its command line and environment, readiness, and clean-up."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from deploy.local.children import descendants, first_end_of, or_ended, running, until
+from deploy.local.children import (
+    descendants,
+    result_unless_exited,
+    running,
+    wait_for_first_exit,
+    wait_until_ready,
+)
 from deploy.local.embedded_triton import (
     EmbeddedTriton,
     assemble_backend_directory,
@@ -20,9 +26,9 @@ from deploy.local.embedded_triton import (
 )
 from deploy.local.errors import LocalError
 from deploy.local.work_folder import (
+    explain_temporary_errors,
     remove_shared_memory,
     shared_memory_prefix,
-    told_as_temporary,
 )
 from gateway.errors import GatewayError
 from gateway.runtime.processors import available_cpus
@@ -32,19 +38,21 @@ TRITON_LOG: Final = "triton.log"
 
 _START_TIMEOUT_S: Final = 60.0
 _LOAD_TIMEOUT_S: Final = 300.0
-# Triton waits so long for requests in flight, and gets a little more to unload its models.
+# Triton waits this long for requests in flight, then unloads its models.
 _EXIT_TIMEOUT_S: Final = 10
 _GRACE_S: Final = _EXIT_TIMEOUT_S + 10
 _MIB: Final = 1024 * 1024
-# Room for a full batch of 224×224 pixels without growing; the default of 1 MiB grows often.
+# A full batch of 224×224 pixels fits in without growing; Triton's default of 1 MiB grows often.
 _SHM_REGION_BYTES: Final = 8 * _MIB
+# Folder for Triton's `--backend-directory`, inside the work folder.
+_BACKENDS: Final = "backends"
 # Linux cuts process names to 15 characters.
 _STUB_NAME: Final = "triton_python_b"
 
 
 @dataclass(frozen=True, slots=True)
 class RunningTriton:
-    """A live server with its ports, all on the loopback interface."""
+    """A live server and its addresses on the loopback interface."""
 
     process: Process
     grpc_url: str
@@ -60,20 +68,20 @@ class RunningTriton:
         async with TritonClient(self.grpc_url) as client:
             try:
                 loading = client.load_model(model_id, _LOAD_TIMEOUT_S)
-                await or_ended(loading, self.process, "Triton")
+                await result_unless_exited(loading, self.process, "Triton")
             except GatewayError as exc:
                 raise LocalError(str(exc)) from exc
 
-    async def first_stub_end(self) -> int:
-        """Wait for the death of a model's process, which Triton neither mends nor reports."""
-        return await first_end_of(descendants(self.process, _STUB_NAME))
+    async def wait_for_stub_exit(self) -> int:
+        """Wait until the process of a model instance ends; Triton does not restart or report it."""
+        return await wait_for_first_exit(descendants(self.process, _STUB_NAME))
 
 
 @asynccontextmanager
 async def running_triton(
     triton: EmbeddedTriton, repository: Path, work: Path
 ) -> AsyncIterator[RunningTriton]:
-    """A live Triton with no model loaded, for the length of the block.
+    """Run Triton during the block; it has no model loaded at first.
 
     Args:
         triton: The wheel's parts.
@@ -81,23 +89,36 @@ async def running_triton(
         work: An empty folder for the backend directory and the log.
 
     Raises:
-        LocalError: It did not start.
+        LocalError: Triton did not start.
     """
-    backends = work / "backends"
-    with told_as_temporary(work):
-        assemble_backend_directory(triton, backends)
+    with explain_temporary_errors(work):
+        assemble_backend_directory(triton, work / _BACKENDS)
     grpc_port, metrics_port = free_ports(2)
     log = work / TRITON_LOG
-    on_gpu = has_nvidia_gpu()
-    argv: list[str | Path] = [
-        triton.tritonserver,
+    argv = _command_line(triton, repository, work, grpc_port, metrics_port)
+    try:
+        async with running(argv, _environment(triton), grace_s=_GRACE_S, log=log) as process:
+            server = RunningTriton(
+                process, f"127.0.0.1:{grpc_port}", f"http://127.0.0.1:{metrics_port}/metrics", log
+            )
+            async with TritonClient(server.grpc_url) as client:
+                await _wait_until_live(client, server)
+            yield server
+    finally:
+        # Triton removes its shared memory itself unless it is killed.
+        remove_shared_memory(work)
+
+
+def _command_line(
+    triton: EmbeddedTriton, repository: Path, work: Path, grpc_port: int, metrics_port: int
+) -> list[str]:
+    return [
+        str(triton.tritonserver),
         f"--model-repository={repository}",
-        f"--backend-directory={backends}",
+        f"--backend-directory={work / _BACKENDS}",
         "--model-control-mode=explicit",
-        # A model without that variant is served by its config.pbtxt.
-        f"--model-config-name={'gpu' if on_gpu else 'cpu'}",
-        # Heeds the priorities of a CPU's instances; on a GPU they have none.
-        *(() if on_gpu else ("--rate-limit=execution_count",)),
+        # Triton serves a model without this variant by its config.pbtxt.
+        f"--model-config-name={'gpu' if has_nvidia_gpu() else 'cpu'}",
         "--disable-auto-complete-config",
         "--allow-http=false",
         "--grpc-address=127.0.0.1",
@@ -108,22 +129,11 @@ async def running_triton(
         f"--backend-config=python,shm-region-prefix-name={shared_memory_prefix(work)}",
         f"--backend-config=python,shm-default-byte-size={_SHM_REGION_BYTES}",
     ]
-    try:
-        async with running(argv, _environment(triton), grace_s=_GRACE_S, log=log) as process:
-            server = RunningTriton(
-                process, f"127.0.0.1:{grpc_port}", f"http://127.0.0.1:{metrics_port}/metrics", log
-            )
-            async with TritonClient(server.grpc_url) as client:
-                await _until_live(client, server)
-            yield server
-    finally:
-        # Triton clears up after itself unless it is killed.
-        remove_shared_memory(work)
 
 
-async def _until_live(client: TritonClient, server: RunningTriton) -> None:
+async def _wait_until_live(client: TritonClient, server: RunningTriton) -> None:
     try:
-        await until(client.is_live, server.process, "Triton", _START_TIMEOUT_S)
+        await wait_until_ready(client.is_live, server.process, "Triton", _START_TIMEOUT_S)
     except LocalError as exc:
         last = await asyncio.to_thread(_last_line, server.log)
         raise LocalError(f"{exc}: {last}") from exc
@@ -138,22 +148,23 @@ def _last_line(log: Path) -> str:
 
 
 def _environment(triton: EmbeddedTriton) -> dict[str, str]:
-    """Ours, with the wheel's libraries, and this interpreter first on the path.
+    """Environment of Triton: ours, the wheel's libraries, and this interpreter first on `PATH`.
 
-    The stub embeds a Python of its own that ignores `PYTHONPATH`: it takes the packages of the
-    first `python3` on `PATH`, a virtual environment's included.
+    The stub embeds a Python that ignores `PYTHONPATH`. It imports the packages of the first
+    `python3` on `PATH`, which may be that of a virtual environment.
     """
     own = os.environ
     return {
-        # torch counts the host's cores, not those this process may use.
+        # torch counts the processors of the machine, not those that this process may use.
         "OMP_NUM_THREADS": str(available_cpus()),
-        # A model's thread that waits for the others spins for up to milliseconds, on a processor
-        # that another instance or the gateway could use; libgomp does not know of other processes.
-        # Many fewer turns, and a virtual machine that is slow to wake a thread does so for each
-        # operator: docs/decisions/0009-instances-on-a-cpu.md.
+        # A model's thread that waits for the others spins for up to milliseconds on a processor
+        # that the gateway could use; libgomp does not know of other processes. With many fewer
+        # turns the threads sleep between operators, and a virtual machine may wake them slowly:
+        # docs/decisions/0009-instances-on-a-cpu.md.
         "GOMP_SPINCOUNT": "4000",
-        # malloc would give the memory of each batch back to the kernel, which has to map and clear
-        # it anew for the next: a fortieth of the model's time. 32 MiB is the first one's maximum.
+        # malloc would return the memory of each batch to the kernel, which maps and clears new
+        # memory for the next batch: a fortieth of the model's time. 32 MiB is the most that malloc
+        # accepts for the first variable.
         "MALLOC_MMAP_THRESHOLD_": str(32 * _MIB),
         "MALLOC_TRIM_THRESHOLD_": str(128 * _MIB),
         **own,
@@ -167,7 +178,7 @@ def _joined(paths: Sequence[str]) -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that are free now; Triton cannot take a bound socket from us."""
+    """Ports that are free now; Triton cannot inherit a socket that we have bound."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for sock in sockets:

@@ -1,7 +1,7 @@
-"""The temporary folder of a `vitriton serve`, which no later one leaves behind.
+"""The temporary folder of `vitriton serve`, and the removal of those that were left behind.
 
-Its owner holds a lock on it, which the kernel releases however the owner ends; each owner first
-removes the folders whose lock is free, with the shared memory that is named after them.
+A running `serve` holds a lock on its folder, and the kernel releases it however the process ends.
+Each `serve` first removes the folders whose lock is free, with the shared memory named after them.
 """
 
 import fcntl
@@ -15,20 +15,20 @@ from pathlib import Path
 from typing import Final
 
 from deploy.local.errors import LocalError
-from exporter.writable import refusals_told, try_writing
+from exporter.writable import explain_os_errors, try_writing
 
 SHM: Final = Path("/dev/shm")  # noqa: S108 - where Triton's python backend keeps its regions
 
-# Nobody else's: other temporary folders of ours have no number there.
+# Other temporary folders of this project have no number in their names.
 _NAME: Final = re.compile(r"vitriton-\d+-\w{8}")
 _ELSEWHERE: Final = "set TMPDIR to a folder on another file system"
 
 
 def temporary_folder() -> Path:
-    """The folder for temporary ones, by `TMPDIR`, in which Triton can run.
+    """The system's folder for temporary files, chosen by `TMPDIR`.
 
     Raises:
-        LocalError: There is none, with the reason and the way out.
+        LocalError: It cannot be written to, or programs cannot be run from it.
     """
     try:
         folder = Path(tempfile.gettempdir())
@@ -38,7 +38,7 @@ def temporary_folder() -> Path:
             f"no temporary folder can be written, {tried} neither; let this user write there,"
             f" make room there, or {_ELSEWHERE}"
         ) from exc
-    with told_as_temporary(folder):
+    with explain_temporary_errors(folder):
         try_writing(folder)
         if os.statvfs(folder).f_flag & os.ST_NOEXEC:
             raise LocalError(
@@ -47,21 +47,21 @@ def temporary_folder() -> Path:
     return folder
 
 
-def told_as_temporary(folder: Path) -> AbstractContextManager[None]:
-    """Tell what the system refuses in the block as one line, a LocalError."""
-    return refusals_told(LocalError, "cannot write temporary files to", folder, _ELSEWHERE)
+def explain_temporary_errors(folder: Path) -> AbstractContextManager[None]:
+    """Turn an OSError of the block into a LocalError, one line with the way out."""
+    return explain_os_errors(LocalError, "cannot write temporary files to", folder, _ELSEWHERE)
 
 
 @contextmanager
 def work_folder() -> Iterator[Path]:
-    """A temporary folder of our own for the length of the block.
+    """Yield a locked temporary folder, and remove it at the end of the block.
 
     Raises:
-        LocalError: It cannot be made.
+        LocalError: The folder cannot be made.
     """
     parent = temporary_folder()
     remove_abandoned(parent)
-    with told_as_temporary(parent):
+    with explain_temporary_errors(parent):
         folder, lock = _locked_folder(parent)
     try:
         yield folder
@@ -71,11 +71,11 @@ def work_folder() -> Iterator[Path]:
 
 
 def remove_abandoned(parent: Path) -> None:
-    """Remove the folders whose owners were killed, and the shared memory they had."""
+    """Remove the folders of killed processes, and the shared memory named after them."""
     for folder in parent.glob("vitriton-*"):
         if not _NAME.fullmatch(folder.name):
             continue
-        # A link, another user's, one that has gone meanwhile, a lock that is held.
+        # An OSError means: a link, another user's folder, a removed folder, or a lock that is held.
         with suppress(OSError):
             lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
@@ -88,12 +88,12 @@ def remove_abandoned(parent: Path) -> None:
 
 
 def shared_memory_prefix(work: Path) -> str:
-    """What the names of shared memory begin with, of the Triton that works there."""
+    """Prefix of the shared memory names of the Triton that runs in the folder `work`."""
     return f"{work.name}-"
 
 
 def remove_shared_memory(work: Path) -> None:
-    """Remove what a killed Triton has left in `/dev/shm`."""
+    """Remove the shared memory that a killed Triton has left in `/dev/shm`."""
     for region in SHM.glob(f"{shared_memory_prefix(work)}*"):
         region.unlink(missing_ok=True)
 
@@ -104,9 +104,9 @@ def _locked_folder(parent: Path) -> tuple[Path, int]:
         try:
             lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         except FileNotFoundError:
-            # Another `vitriton serve` took it for an abandoned one before it was locked.
+            # Another `vitriton serve` removed the folder as abandoned before it was locked.
             continue
-        # A file system without locks: others cannot lock it either, and leave it.
+        # On a file system without locks no other process can lock the folder, so none removes it.
         with suppress(OSError):
             fcntl.flock(lock, fcntl.LOCK_EX)
         if folder.exists():

@@ -1,1 +1,1 @@
-"""Our Triton backend: Triton's python backend imports `model` by its path."""
+"""Our Triton backend. Triton runs a copy of `model.py`; this project never imports it."""

@@ -6,7 +6,7 @@ import pytest
 
 from bench.report import OURS, markdown, promises
 
-# One that no `make bench` writes again.
+# `make bench` does not overwrite this report.
 _REPORT = Path("bench/results/cpu-intel-xeon.json")
 _ONE_CLIENT = "ViT-tiny, one client: p50 beyond the graph's, ms"
 
@@ -21,10 +21,10 @@ def _one_client(report: dict[str, Any]) -> float:
     return next(promise.measured for promise in promises(report) if promise.what == _ONE_CLIENT)
 
 
-def test_what_slows_both_in_a_round_changes_no_difference(report: dict[str, Any]) -> None:
+def test_slower_round_leaves_differences_as_they_are(report: dict[str, Any]) -> None:
     before = _one_client(report)
     tiny = report["tiny"]
-    # As a machine does that changes its speed; medians of each alone would move apart.
+    # A machine that changes its speed does this; the difference of two medians would change.
     for n, slower in enumerate((50.0, 30.0, 0.0, 20.0, 0.0)):
         tiny["graph_single_ms"][n] += slower
         tiny["one_client"][OURS][n]["p50_ms"] += slower
@@ -32,7 +32,7 @@ def test_what_slows_both_in_a_round_changes_no_difference(report: dict[str, Any]
 
 
 def test_ratios_are_taken_within_a_round(report: dict[str, Any]) -> None:
-    """The medians of each alone would give 1.2."""
+    """The ratio of the two medians would be 1.2."""
     null = report["null"]
     null["floors_ms"] = [1.0, 2.0, 4.0]
     for measured, cpu_ms in zip(null["rounds"][OURS], (1.5, 2.4, 5.2), strict=True):
@@ -40,14 +40,14 @@ def test_ratios_are_taken_within_a_round(report: dict[str, Any]) -> None:
     assert promises(report)[0].measured == pytest.approx(1.3)
 
 
-def test_what_slows_ours_alone_is_seen(report: dict[str, Any]) -> None:
+def test_slower_server_is_seen(report: dict[str, Any]) -> None:
     before = _one_client(report)
     for measured in report["tiny"]["one_client"][OURS]:
         measured["p50_ms"] += 2.5
     assert _one_client(report) == pytest.approx(before + 2.5)
 
 
-def test_halting_processors_are_judged_beside_and_excuse_nothing(report: dict[str, Any]) -> None:
+def test_halting_processors_have_a_verdict_of_their_own(report: dict[str, Any]) -> None:
     before = promises(report)
     null, halting = report["null"], report["null"]["halting"]
     null["floors_ms"] = [1.0 for _ in null["floors_ms"]]
@@ -63,10 +63,10 @@ def test_halting_processors_are_judged_beside_and_excuse_nothing(report: dict[st
     assert promises(report)[2:] == before[2:]
 
 
-def test_what_halting_costs_a_lone_image_is_a_difference_too(report: dict[str, Any]) -> None:
+def test_one_client_with_halting_processors_is_a_difference_too(report: dict[str, Any]) -> None:
     before = _one_client(report)
     halting = report["tiny"]["halting"]
-    # The medians of each alone are 7 apart.
+    # The difference of the two medians would be 7.
     halting["graph_single_ms"] = [10.0, 50.0, 20.0, 40.0, 30.0]
     behind = [13.5, 53.5, 23.5, 37.0, 60.0]
     for measured, p50_ms in zip(halting["one_client"][OURS], behind, strict=True):
@@ -76,7 +76,7 @@ def test_what_halting_costs_a_lone_image_is_a_difference_too(report: dict[str, A
     assert found.measured == before
 
 
-def test_processors_that_could_not_be_kept_awake_are_no_secret(report: dict[str, Any]) -> None:
+def test_report_says_that_processors_halted(report: dict[str, Any]) -> None:
     del report["null"]["halting"], report["tiny"]["halting"]
     page = "\n".join(markdown("cpu", report))
     assert "Idle processors halted" in page
@@ -84,6 +84,6 @@ def test_processors_that_could_not_be_kept_awake_are_no_secret(report: dict[str,
 
 
 @pytest.mark.parametrize("file", sorted(_REPORT.parent.glob("cpu*.json")), ids=lambda f: f.stem)
-def test_the_page_is_that_of_the_figures(file: Path) -> None:
+def test_page_is_generated_from_the_figures(file: Path) -> None:
     page = "\n".join(markdown(file.stem, json.loads(file.read_text()))) + "\n"
     assert page == file.with_suffix(".md").read_text()

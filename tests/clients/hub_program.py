@@ -1,4 +1,4 @@
-"""Run apart, in the environment of one huggingface_hub: do what a user of that version does.
+"""A program for the environment of one huggingface_hub: do what a user of that version does.
 
     python hub_program.py JOB
 
@@ -35,28 +35,28 @@ SCENARIOS: dict[str, Callable[[Any, Job], Any]] = {
 
 
 def point_router_at(url: str) -> None:
-    """Where versions from 0.29 on send models that are named by id; they have no setting for it."""
+    """Set the URL that versions from 0.29 on send model ids to; they have no setting for it."""
     from huggingface_hub.inference._providers import PROVIDERS
 
     PROVIDERS["hf-inference"]["image-classification"].base_url = url
 
 
 def call(scenario: str, job: Job) -> Any:
-    """What the scenario's method returns, awaited if need be."""
+    """Call the scenario's method; await its result if it is asynchronous."""
     client = (AsyncInferenceClient if job["asynchronous"] else InferenceClient)(**job["client"])
     made = SCENARIOS[scenario](client, job)
     return asyncio.run(made) if inspect.iscoroutine(made) else made
 
 
 def outcome(scenario: str, job: Job) -> dict[str, Any]:
-    """The value, or what a user sees of the error."""
+    """The result of a scenario, or the text of the error that a user sees."""
     try:
         return {"value": call(scenario, job)}
     except Exception as exc:
         response = getattr(exc, "response", None)
         return {
             "error": type(exc).__name__,
-            # aiohttp's error is the response.
+            # aiohttp's error is also the response.
             "status": getattr(exc if response is None else response, "status_code", None)
             or getattr(exc, "status", None),
             "text": str(exc),
@@ -65,7 +65,7 @@ def outcome(scenario: str, job: Job) -> dict[str, Any]:
 
 
 def main(job: Job) -> None:
-    """Every scenario, in order."""
+    """Run every scenario, in order."""
     if router := job.get("router"):
         point_router_at(router)
     outcomes = {scenario: outcome(scenario, job) for scenario in job["scenarios"]}

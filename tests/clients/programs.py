@@ -1,4 +1,4 @@
-"""Run a client's program in its own environment, and ask the same question plainly.
+"""Run a client's program in its own environment, and send the same request over plain HTTP.
 
 The programs see nothing of a developer's environment: no token, no cache, no proxy.
 """
@@ -27,14 +27,14 @@ Outcome = dict[str, Any]
 
 
 def leave_out(reason: str) -> NoReturn:
-    """Skip on a laptop that lacks something; on CI nothing may be missing."""
+    """Skip the test on a laptop; fail it on CI, where every client has to be installed."""
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)
 
 
 def run(command: list[str], home: Path, **environment: str) -> str:
-    """What a program that succeeds prints."""
+    """Run a program that must succeed, and return its output."""
     done = subprocess.run(
         command,
         env={"PATH": os.environ["PATH"], "HOME": str(home)} | environment,
@@ -50,7 +50,7 @@ def run(command: list[str], home: Path, **environment: str) -> str:
 def run_job(
     program: list[str], job: dict[str, Any], home: Path, **environment: str
 ) -> dict[str, Outcome]:
-    """Outcomes of a job's scenarios, by name."""
+    """Run a job, and return the outcomes of its scenarios by name."""
     outcomes: dict[str, Outcome] = json.loads(run([*program, json.dumps(job)], home, **environment))
     return outcomes
 
@@ -75,5 +75,5 @@ def plain_answer(
 
 
 def url_of(client: httpx.Client) -> str:
-    """Where the client's server is, without a slash at the end."""
+    """The URL of the client's server, without a slash at the end."""
     return str(client.base_url).rstrip("/")

@@ -29,14 +29,14 @@ pytestmark = pytest.mark.clients
 
 @dataclass(frozen=True)
 class Curl:
-    """The program, and the picture it sends."""
+    """The program curl, and the picture that it sends."""
 
     program: str
     picture: Path
     home: Path
 
     def do(self, url: str, *arguments: str) -> tuple[int, Any]:
-        """Status and JSON of the last answer."""
+        """Run curl; return the status and the JSON of the last answer."""
         output = self.home / "answer.json"
         writing = ["--output", str(output), "--write-out", "%{http_code}"]
         status = run([self.program, "--silent", *writing, *arguments, url], self.home)
@@ -44,13 +44,13 @@ class Curl:
 
     @property
     def body(self) -> list[str]:
-        """The README's way of sending a picture."""
+        """The arguments that the README sends a picture with."""
         return ["--data-binary", f"@{self.picture}"]
 
 
 @pytest.fixture
 def curl(picture: Path, tmp_path: Path) -> Curl:
-    """The machine's own."""
+    """The curl that is installed on this machine."""
     program = shutil.which("curl")
     if program is None:
         leave_out("curl is not installed")
@@ -58,7 +58,7 @@ def curl(picture: Path, tmp_path: Path) -> Curl:
 
 
 def test_file_is_classified_in_every_form(curl: Curl, client: httpx.Client) -> None:
-    """As a body, with the right type or curl's own, as an upload and as a form."""
+    """As a body with the right type or curl's default, as an upload, and as a form."""
     url = f"{url_of(client)}/models/test/vit"
     forms = [
         curl.body,
@@ -73,7 +73,7 @@ def test_file_is_classified_in_every_form(curl: Curl, client: httpx.Client) -> N
 
 
 def test_parameters_come_in_the_url_or_in_json(curl: Curl, client: httpx.Client) -> None:
-    """The same answer both ways."""
+    """The answer is the same both ways."""
     url = f"{url_of(client)}/models/test/vit"
     inputs = base64.b64encode(curl.picture.read_bytes()).decode()
     parameters = {"top_k": 2, "function_to_apply": "sigmoid"}
@@ -87,14 +87,14 @@ def test_parameters_come_in_the_url_or_in_json(curl: Curl, client: httpx.Client)
 
 
 def test_unknown_model_is_named_to_the_user(curl: Curl, client: httpx.Client) -> None:
-    """In the body."""
+    """The body names the model."""
     status, error = curl.do(f"{url_of(client)}/models/{UNKNOWN}", *curl.body)
 
     assert (status, error["error"]) == (404, UNKNOWN_TEXT)
 
 
 def test_token_is_needed_where_tokens_are(curl: Curl, guarded: Guarded) -> None:
-    """In the header that the hosted API takes."""
+    """The token goes in the hosted API's header."""
     url = f"{guarded.url}/models/test/vit"
 
     def classify(token: str) -> tuple[int, Any]:
@@ -109,12 +109,12 @@ def test_token_is_needed_where_tokens_are(curl: Curl, guarded: Guarded) -> None:
     )
 
 
-# In this order, as curl waits as long as the refusal says: 20 s until a load has been timed.
+# The order matters: curl waits as long as the refusal says, 20 s until a load has been timed.
 @pytest.mark.parametrize("form", ["--header X-Wait-For-Model:true", "--retry 5"])
-def test_cold_models_answer_comes_to_who_waits(
+def test_client_that_waits_gets_the_answer_of_a_cold_model(
     curl: Curl, cold: None, impatient: RunningGateway, form: str
 ) -> None:
-    """By the header, or by `--retry`, which takes the time to wait from the refusal."""
+    """The client waits by the header, or by `--retry`, which waits as long as the refusal says."""
     url = f"{url_of(impatient)}/models/test/cold"
 
     answer = curl.do(url, *curl.body, *form.split())
@@ -123,7 +123,7 @@ def test_cold_models_answer_comes_to_who_waits(
 
 
 def test_health_and_info_are_plain_gets(curl: Curl, client: httpx.Client) -> None:
-    """Of the endpoint and of a model."""
+    """Both exist for the endpoint and for a model."""
     for path in ("/info", "/models/test/vit/info", "/status/test/vit"):
         assert curl.do(f"{url_of(client)}{path}") == (200, client.get(path).json())
     assert curl.do(f"{url_of(client)}/health")[0] == 200

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.clients
 
 @dataclass(frozen=True)
 class Version:
-    """A released client, and what its version has."""
+    """A released client, and the features of its version."""
 
     number: str
     asynchronous: bool
@@ -41,37 +41,37 @@ class Version:
 
     @property
     def release(self) -> tuple[int, ...]:
-        """For comparison."""
+        """The version as numbers, to compare."""
         return tuple(map(int, self.number.split(".")))
 
     @property
     def has_endpoint_info(self) -> bool:
-        """`get_endpoint_info` and `health_check`."""
+        """Whether it has `get_endpoint_info` and `health_check`."""
         return self.release >= (0, 23)
 
     @property
     def has_parameters(self) -> bool:
-        """`top_k` and `function_to_apply`."""
+        """Whether it has arguments for `top_k` and `function_to_apply`."""
         return self.release >= (0, 26)
 
     @property
     def has_model_status(self) -> bool:
-        """`get_model_status` and `list_deployed_models`."""
+        """Whether it has `get_model_status` and `list_deployed_models`."""
         return self.release < (0, 32)
 
     @property
     def has_providers(self) -> bool:
-        """Names the server's kind, and sends ids to a router."""
+        """Whether it has providers, and sends model ids to a router."""
         return self.release >= (0, 29)
 
     @property
     def polls(self) -> bool:
-        """Asks again after 503."""
+        """Whether it repeats a request after 503."""
         return self.release < (0, 29)
 
     @property
     def sends_ids_here(self) -> bool:
-        """By a variable or a patch; 0.28 sends them to a fixed host."""
+        """Whether model ids can be sent to our server; 0.28 sends them to a fixed host."""
         return self.release < (0, 28) or self.has_providers
 
 
@@ -84,7 +84,7 @@ VERSIONS = [
 
 @dataclass(frozen=True)
 class Hub:
-    """A client that can be run."""
+    """A client that is installed."""
 
     version: Version
     folder: Path
@@ -92,7 +92,7 @@ class Hub:
     home: Path
 
     def do(self, scenarios: list[str], server: str, **job: Any) -> dict[str, Outcome]:
-        """Outcomes by scenario; whatever the client asks the hub goes to the server too."""
+        """Run scenarios, and return the outcomes; requests to the hub also go to the server."""
         return run_job(
             [f"{self.folder}/bin/python", f"{HERE}/hub_program.py"],
             {
@@ -108,13 +108,13 @@ class Hub:
 
     @property
     def classifications(self) -> list[str]:
-        """Scenarios that classify."""
+        """The scenarios that classify."""
         return ["bytes", "path", *(["parameters"] if self.version.has_parameters else [])]
 
 
 @pytest.fixture(params=VERSIONS, ids=str)
 def hub(request: pytest.FixtureRequest, picture: Path, tmp_path: Path) -> Hub:
-    """The client of each version."""
+    """The client of each released version."""
     version: Version = request.param
     folder = ROOT / ".venv.clients" / f"hub-{version.number}"
     if not (folder / ".installed").exists():
@@ -127,14 +127,14 @@ def of_versions(versions: list[Version]) -> pytest.MarkDecorator:
 
 
 def shown(outcome: Outcome) -> str:
-    """What a user sees of an error; on aiohttp's, the server's words are an attribute."""
+    """The text of an error that a user sees; aiohttp has the server's words in an attribute."""
     return f"{outcome['text']} {outcome['payload']}"
 
 
 def assert_classified(
     outcomes: dict[str, Outcome], client: httpx.Client, picture: Path, token: str | None = None
 ) -> None:
-    """As plain HTTP does: the same labels in the same order, the same scores."""
+    """The answer has the labels, the order and the scores of plain HTTP."""
     for scenario, outcome in outcomes.items():
         parameters = SIGMOID_TOP_2 if scenario == "parameters" else {}
         wanted = plain_answer(client, picture, token=token, **parameters)
@@ -142,7 +142,7 @@ def assert_classified(
 
 
 def test_model_by_url_is_classified(hub: Hub, client: httpx.Client) -> None:
-    """Bytes, a path, and parameters where the version has them."""
+    """From bytes, from a path, and with parameters if the version has them."""
     url = url_of(client)
 
     outcomes = hub.do(hub.classifications, url, client={"model": f"{url}/models/test/vit"})
@@ -151,7 +151,7 @@ def test_model_by_url_is_classified(hub: Hub, client: httpx.Client) -> None:
 
 
 def test_parameters_go_into_the_url_of_every_version(hub: Hub, client: httpx.Client) -> None:
-    """Also of those that have no argument for them."""
+    """Also with versions that have no argument for them."""
     url = url_of(client)
     model = f"{url}/models/test/vit{SIGMOID_TOP_2_QUERY}"
 
@@ -163,7 +163,7 @@ def test_parameters_go_into_the_url_of_every_version(hub: Hub, client: httpx.Cli
 
 @of_versions([version for version in VERSIONS if version.sends_ids_here])
 def test_model_by_id_is_classified(hub: Hub, client: httpx.Client) -> None:
-    """By `HF_INFERENCE_ENDPOINT`, or with the router patched; whoever the client takes us for."""
+    """By `HF_INFERENCE_ENDPOINT`, or with the router's URL patched."""
     url = url_of(client)
     providers = [None, "hf-inference"] if hub.version.has_providers else [None]
     router = f"{url}/hf-inference" if hub.version.has_providers else None
@@ -175,7 +175,7 @@ def test_model_by_id_is_classified(hub: Hub, client: httpx.Client) -> None:
 
 
 def test_unknown_model_is_named_to_the_user(hub: Hub, client: httpx.Client) -> None:
-    """In the error of every version."""
+    """The error of every version has the server's words."""
     url = url_of(client)
 
     outcome = hub.do(["bytes"], url, client={"model": f"{url}/models/{UNKNOWN}"})["bytes"]
@@ -185,7 +185,7 @@ def test_unknown_model_is_named_to_the_user(hub: Hub, client: httpx.Client) -> N
 
 
 def test_token_is_needed_where_tokens_are(hub: Hub, guarded: Guarded) -> None:
-    """A wrong one is 401, with the reason; 0.17 calls that a repository that is not found."""
+    """A wrong token is 401 with the reason; 0.17 reports a repository that is not found."""
     model = f"{guarded.url}/models/test/vit"
 
     refused = hub.do(["bytes"], guarded.url, client={"model": model, "token": "hf_wrong"})["bytes"]
@@ -200,7 +200,7 @@ def test_token_is_needed_where_tokens_are(hub: Hub, guarded: Guarded) -> None:
 def test_polling_version_gets_a_cold_models_answer(
     hub: Hub, cold: None, impatient: RunningGateway
 ) -> None:
-    """From a gateway that refuses it at first."""
+    """The gateway refuses the first request."""
     url = url_of(impatient)
 
     outcomes = hub.do(["bytes"], url, client={"model": f"{url}/models/test/cold"})
@@ -209,10 +209,10 @@ def test_polling_version_gets_a_cold_models_answer(
 
 
 @of_versions([version for version in VERSIONS if not version.polls])
-def test_version_that_does_not_poll_shows_why(
+def test_version_that_does_not_poll_shows_the_reason(
     hub: Hub, cold: None, impatient: RunningGateway
 ) -> None:
-    """And gets the answer when it says that it waits."""
+    """It gets the answer if it asks the server to wait."""
     url = url_of(impatient)
     model = {"model": f"{url}/models/test/cold"}
 
@@ -225,10 +225,10 @@ def test_version_that_does_not_poll_shows_why(
 
 
 @of_versions([version for version in VERSIONS if not version.polls])
-def test_cold_model_answers_without_a_word_about_waiting(
+def test_cold_model_answers_without_an_option_to_wait(
     hub: Hub, cold: None, patient: RunningGateway
 ) -> None:
-    """With the gateway's defaults."""
+    """The gateway's default wait is long enough."""
     url = url_of(patient)
 
     outcomes = hub.do(["bytes"], url, client={"model": f"{url}/models/test/cold"})
@@ -238,7 +238,7 @@ def test_cold_model_answers_without_a_word_about_waiting(
 
 @of_versions([version for version in VERSIONS if version.has_model_status])
 def test_model_status_and_deployed_models_are_understood(hub: Hub, client: httpx.Client) -> None:
-    """Of a model that is served, and of one that is not there."""
+    """For a model that is served, and for one that does not exist."""
     url = url_of(client)
 
     outcomes = hub.do(["model_status", "deployed_models"], url, client={}, model_id="test/vit")
@@ -254,7 +254,7 @@ def test_model_status_and_deployed_models_are_understood(hub: Hub, client: httpx
 
 @of_versions([version for version in VERSIONS if version.has_endpoint_info])
 def test_endpoint_info_and_health_are_understood(hub: Hub, client: httpx.Client) -> None:
-    """Of a model, of the whole endpoint, and of a model that is not there."""
+    """For a model, for the endpoint, and for a model that does not exist."""
     url = url_of(client)
     provider = {"provider": "hf-inference"} if hub.version.has_providers else {}
 

@@ -28,13 +28,13 @@ from tests.gateways import RunningGateway
 
 pytestmark = pytest.mark.clients
 
-# Names in package.json; the number is the major version.
+# Names in package.json; the number is the major version of the client.
 PACKAGES = ["hf-inference-2", "hf-inference-3", "hf-inference-4"]
 
 
 @dataclass(frozen=True)
 class Js:
-    """A client that can be run."""
+    """A client that is installed."""
 
     node: str
     package: str
@@ -42,7 +42,7 @@ class Js:
     home: Path
 
     def do(self, scenarios: list[str], **job: Any) -> dict[str, Outcome]:
-        """Outcomes by scenario."""
+        """Run scenarios, and return the outcomes by scenario."""
         return run_job(
             [self.node, f"{HERE}/js_program.mjs"],
             {
@@ -57,14 +57,14 @@ class Js:
 
     @property
     def classifications(self) -> list[str]:
-        """Scenarios that classify; `inputs` came with version 3."""
+        """The scenarios that classify; `inputs` came with version 3."""
         newer = [] if self.package == "hf-inference-2" else ["inputs", "base64"]
         return ["bytes", "path", *newer, "parameters"]
 
 
 @pytest.fixture(params=PACKAGES)
 def js(request: pytest.FixtureRequest, picture: Path, tmp_path: Path) -> Js:
-    """The client of each version."""
+    """The client of each released version."""
     package: str = request.param
     node = shutil.which("node")
     if node is None:
@@ -77,7 +77,7 @@ def js(request: pytest.FixtureRequest, picture: Path, tmp_path: Path) -> Js:
 def assert_classified(
     outcomes: dict[str, Outcome], client: httpx.Client, picture: Path, token: str | None = None
 ) -> None:
-    """As plain HTTP does: the same labels in the same order, the same scores."""
+    """The answer has the labels, the order and the scores of plain HTTP."""
     for scenario, outcome in outcomes.items():
         parameters = SIGMOID_TOP_2 if scenario == "parameters" else {}
         wanted = plain_answer(client, picture, token=token, **parameters)
@@ -85,14 +85,14 @@ def assert_classified(
 
 
 def test_endpoint_is_classified(js: Js, client: httpx.Client) -> None:
-    """An ArrayBuffer, Blobs with a type and without, base64 text, `request` with parameters."""
+    """From an ArrayBuffer, Blobs with and without a type, base64, and `request` with parameters."""
     outcomes = js.do(js.classifications, url=f"{url_of(client)}/models/test/vit")
 
     assert_classified(outcomes, client, js.picture)
 
 
 def test_parameters_go_into_the_endpoints_url(js: Js, client: httpx.Client) -> None:
-    """`imageClassification` sends none in any version."""
+    """`imageClassification` itself sends no parameters in any version."""
     url = f"{url_of(client)}/models/test/vit{SIGMOID_TOP_2_QUERY}"
 
     outcomes = js.do(["bytes", "path"], url=url)
@@ -102,7 +102,7 @@ def test_parameters_go_into_the_endpoints_url(js: Js, client: httpx.Client) -> N
 
 
 def test_model_by_id_is_classified(js: Js, client: httpx.Client) -> None:
-    """With the client's own hosts sent here; version 4 asks the hub about the model first."""
+    """The client's hosts are redirected to us; version 4 first asks the hub about the model."""
     outcomes = js.do(js.classifications, hosts=url_of(client))
 
     assert_classified(outcomes, client, js.picture)
@@ -110,7 +110,7 @@ def test_model_by_id_is_classified(js: Js, client: httpx.Client) -> None:
 
 @pytest.mark.parametrize("form", ["endpoint", "id"])
 def test_unknown_model_is_named_to_the_user(js: Js, client: httpx.Client, form: str) -> None:
-    """In the error of every version."""
+    """The error of every version has the server's words."""
     url = url_of(client)
     where = {"hosts": url} if form == "id" else {"url": f"{url}/models/{UNKNOWN}"}
 
@@ -122,7 +122,7 @@ def test_unknown_model_is_named_to_the_user(js: Js, client: httpx.Client, form: 
 
 
 def test_token_is_needed_where_tokens_are(js: Js, guarded: Guarded) -> None:
-    """A wrong one is an error with the reason."""
+    """A wrong token is an error with the reason."""
     url = f"{guarded.url}/models/test/vit"
 
     refused = js.do(["bytes"], url=url, token="hf_wrong")["bytes"]  # noqa: S106  a wrong one
@@ -136,7 +136,7 @@ def test_token_is_needed_where_tokens_are(js: Js, guarded: Guarded) -> None:
 def test_cold_models_answer_comes_after_few_requests(
     js: Js, cold: None, impatient: RunningGateway
 ) -> None:
-    """Versions 2 and 3 ask again once and wait; 4 repeats at once, and is held each time."""
+    """Versions 2 and 3 repeat once and wait; 4 repeats at once, and the gateway delays it."""
     start = monotonic()
     outcome = js.do(["bytes"], url=f"{url_of(impatient)}/models/test/cold")["bytes"]
     refusals = outcome["requests"] - 1
@@ -145,10 +145,10 @@ def test_cold_models_answer_comes_after_few_requests(
     assert 1 <= refusals <= (monotonic() - start if js.package == "hf-inference-4" else 1)
 
 
-def test_client_that_does_not_retry_shows_why(
+def test_client_that_does_not_retry_shows_the_reason(
     js: Js, cold: None, impatient: RunningGateway
 ) -> None:
-    """The hosted API's words."""
+    """The error has the hosted API's words."""
     url = f"{url_of(impatient)}/models/test/cold"
 
     outcome = js.do(["bytes"], url=url, options={"retry_on_error": False})["bytes"]

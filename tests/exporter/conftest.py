@@ -1,4 +1,4 @@
-"""A small checkpoint, and a copy to be damaged."""
+"""Small checkpoints, and copies that tests may damage."""
 
 import shutil
 from pathlib import Path
@@ -26,11 +26,11 @@ def tiny_vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tiny(tiny_vit: Path, tmp_path: Path) -> Path:
-    """A copy of it, to be damaged."""
+    """A copy of the checkpoint that the test may damage."""
     return Path(shutil.copytree(tiny_vit, tmp_path / "tiny"))
 
 
 @pytest.fixture
 def broken(vit: Path, tmp_path: Path) -> Path:
-    """A copy of it, to be damaged."""
+    """A copy of the checkpoint that the test may damage."""
     return Path(shutil.copytree(vit, tmp_path / "broken"))

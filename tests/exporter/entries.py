@@ -1,4 +1,4 @@
-"""Export into a repository, and look at what is in it."""
+"""Export into a repository, and read what is in it."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ from exporter.export import ExportRequest, export_model
 from gateway.modelspec import ModelSpec
 
 MAX_BATCH = 4
-# Without the name of the folder.
+# Most characters of an error, not counting the name of the folder.
 MAX_LINE_CHARS = 500
 
 
@@ -40,7 +40,7 @@ def files_below(folder: Path) -> dict[str, bytes]:
 
 
 def refusal(source: Path | str, repository: Path, **fields: Any) -> str:
-    """The one line that an export ends with; nothing is written."""
+    """The one-line error of an export that writes nothing."""
     with pytest.raises(ExportError) as caught:
         export(source, repository, max_batch_size=1, **fields)
     line = str(caught.value)

@@ -1,4 +1,4 @@
-"""`vitriton export --check`: an entry against its checkpoint."""
+"""`vitriton export --check` compares an entry with its checkpoint."""
 
 import shutil
 from pathlib import Path
@@ -14,7 +14,7 @@ from tests.stack import run_vitriton
 
 
 def test_check_accepts_an_entry_and_its_checkpoint(vit: Path, tmp_path: Path) -> None:
-    """Nothing is written; the figures are said again."""
+    """Nothing is written; the log has the figures of the comparison."""
     export(vit, tmp_path / "models")
     before = files_below(tmp_path)
 
@@ -49,7 +49,7 @@ def test_check_finds_what_changed(vit: Path, broken: Path, tmp_path: Path) -> No
 
 
 def test_check_finds_another_problem_type(vit: Path, broken: Path, tmp_path: Path) -> None:
-    """It decides the activation, so the answers would differ."""
+    """The problem type decides the activation, so the answers would differ."""
     export(vit, tmp_path / "models")
     edit(broken / "config.json", problem_type="multi_label_classification")
 
@@ -69,11 +69,11 @@ def test_check_finds_another_problem_type(vit: Path, broken: Path, tmp_path: Pat
 def test_configurations_that_disagree_are_found(
     vit: Path, tmp_path: Path, variant: str, change: tuple[str, str], says: str
 ) -> None:
-    """Triton is started with one of the three; all of them are looked at."""
+    """Triton reads only one of the three files; all of them are checked."""
     export(vit, tmp_path / "models")
     entry = tmp_path / "models" / "small-vit"
     file = entry / variant
-    # Non-ASCII letters of the contract stand in the text as they are.
+    # The text holds letters beyond ASCII unescaped.
     file.write_text(file.read_text(encoding="utf-8").replace(*change), encoding="utf-8")
 
     with pytest.raises(ExportError, match=says):
@@ -81,7 +81,7 @@ def test_configurations_that_disagree_are_found(
 
 
 def test_graph_that_cannot_be_read_is_one_line(vit: Path, tmp_path: Path) -> None:
-    """Here the process's own memory, whose first byte root cannot read either."""
+    """The file is the process's own memory, whose first byte not even root can read."""
     export(vit, tmp_path / "models", max_batch_size=1)
     model_file = tmp_path / "models" / "small-vit" / "1" / "model.pt"
     model_file.unlink()

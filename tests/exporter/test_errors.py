@@ -1,4 +1,4 @@
-"""An error says its reason: which tensor, field, file or library, in one line that ends."""
+"""An error names the tensor, field, file or library in one line of limited length."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from exporter.diagnosis import reason_with_field
 from exporter.entry import read_entry
-from exporter.errors import ExportError, reason_of, refusing, shortened
+from exporter.errors import ExportError, as_export_error, reason_of, shortened
 from tests.exporter.entries import edit, refusal
 from tests.stack import output_of_failed_serve, run_vitriton
 
@@ -23,7 +23,7 @@ MAX_CHARS = 300
 
 @given(st.text(), st.sampled_from([ValueError, KeyError, OSError, ImportError, MemoryError]))
 def test_any_text_becomes_one_bounded_line(text: str, kind: type[Exception]) -> None:
-    """Control characters, surrogates and line ends of any script included."""
+    """Also with control characters, surrogates and line ends of any script."""
     for line in (reason_of(kind(text)), str(ExportError(text))):
         assert len(line.splitlines()) <= 1
         assert all(c.isprintable() for c in line)
@@ -50,22 +50,22 @@ def test_any_text_becomes_one_bounded_line(text: str, kind: type[Exception]) -> 
     ],
 )
 def test_reason_is_whole(exc: Exception, wanted: str) -> None:
-    """Lines after the first one count, and a bare name is said to be what it is."""
+    """It has all lines of the text, and the class of an error whose text is a name."""
     assert reason_of(exc) == wanted
 
 
 def test_long_text_ends_with_a_sentence_or_a_word() -> None:
-    """And shows that there was more."""
+    """`…` shows that the text was longer."""
     assert shortened("One is wrong. " + "Two " * 100, 20) == "One is wrong. …"
     assert shortened("word " * 100, 22) == "word word word word…"
     assert shortened("x" * 100, 10) == "x" * 9 + "…"
 
 
-def test_last_resort_takes_whatever_comes() -> None:
-    """But leaves an error of ours as it is."""
-    with pytest.raises(ExportError) as foreign, refusing("the model cannot be exported"):
+def test_every_exception_becomes_an_export_error() -> None:
+    """An `ExportError` stays as it is."""
+    with pytest.raises(ExportError) as foreign, as_export_error("the model cannot be exported"):
         raise MemoryError
-    with pytest.raises(ExportError) as own, refusing("the model cannot be exported"):
+    with pytest.raises(ExportError) as own, as_export_error("the model cannot be exported"):
         raise ExportError("no")
 
     assert str(foreign.value) == "the model cannot be exported: MemoryError"
@@ -89,7 +89,7 @@ def test_last_resort_takes_whatever_comes() -> None:
 def test_config_that_does_not_fit_names_tensors_or_field(
     tiny: Path, tmp_path: Path, fields: dict[str, Any], says: str
 ) -> None:
-    """Also where transformers says so in its log alone, or on a later line, or not at all."""
+    """Even if transformers names them only in its log, on a later line, or not at all."""
     edit(tiny / "config.json", **fields)
 
     assert says in refusal(tiny, tmp_path / "models")
@@ -132,7 +132,7 @@ def test_search_for_the_field_ends(tmp_path: Path, seconds_a_try: float, says: s
 def test_preprocessor_names_its_field(
     tiny: Path, tmp_path: Path, fields: dict[str, Any], says: str
 ) -> None:
-    """Transformers lists every processor it knows, on one line of 2.9 kB."""
+    """Transformers would list every processor it knows, on one line of 2.9 kB."""
     edit(tiny / "preprocessor_config.json", **fields)
 
     line = refusal(tiny, tmp_path / "models")
@@ -140,8 +140,8 @@ def test_preprocessor_names_its_field(
     assert f"preprocessor_config.json, {says}" in line
 
 
-def test_folder_without_preprocessor_is_told_what_to_save(tiny: Path, tmp_path: Path) -> None:
-    """Not to look for it on a hub."""
+def test_folder_without_preprocessor_is_refused(tiny: Path, tmp_path: Path) -> None:
+    """Transformers would advise to look for the file on the hub."""
     (tiny / "preprocessor_config.json").unlink()
 
     line = refusal(tiny, tmp_path / "models")
@@ -150,7 +150,7 @@ def test_folder_without_preprocessor_is_told_what_to_save(tiny: Path, tmp_path: 
 
 
 def test_damaged_shard_is_named(tiny: Path, tmp_path: Path) -> None:
-    """Of several files the one that is damaged."""
+    """Of several files, the error names the damaged one."""
     weights = tiny / "model.safetensors"
     shards = dict.fromkeys(load_file(weights), "whole.safetensors") | {"x": "half.safetensors"}
     (tiny / "half.safetensors").write_bytes(weights.read_bytes()[:1000])
@@ -166,7 +166,7 @@ def advised_commands(line: str) -> list[list[str]]:
 
 
 def test_advice_of_serve_is_a_command_that_works(tiny: Path, tmp_path: Path) -> None:
-    """For pickled weights, which `serve` itself cannot be told to take."""
+    """Here for pickled weights, which only `export` has an option for."""
     torch.save(load_file(tiny / "model.safetensors"), tiny / "pytorch_model.bin")
     (tiny / "model.safetensors").unlink()
 

@@ -17,7 +17,7 @@ from tests.exporter.entries import MAX_BATCH, config_of, export, files_below
 
 
 def test_entry_holds_what_triton_needs_and_nothing_else(vit: Path, tmp_path: Path) -> None:
-    """One configuration, one graph; named, typed and shaped as the contract has it."""
+    """One configuration and one graph, with the contract's names, types and shapes."""
     repository = tmp_path / "models"
 
     spec = export(vit, repository, name="me/my-vit")
@@ -47,7 +47,7 @@ def test_entry_holds_what_triton_needs_and_nothing_else(vit: Path, tmp_path: Pat
 
 
 def test_entry_knows_nothing_of_the_machine_that_made_it(vit: Path, tmp_path: Path) -> None:
-    """NVIDIA's image serves the same folder: nothing names the runner, a checkpoint or a place."""
+    """NVIDIA's image serves the same folder, so no file names a path or the runner."""
     repository = tmp_path / "models"
     export(vit, repository, name="me/my-vit")
 
@@ -62,7 +62,7 @@ def test_entry_knows_nothing_of_the_machine_that_made_it(vit: Path, tmp_path: Pa
 
 
 def test_contract_says_what_the_checkpoint_says(vit: Path, tmp_path: Path) -> None:
-    """Labels in order with their repetition, hash of the graph, parity at each batch size."""
+    """Labels in order with repetitions, the graph's hash, the figures for each batch size."""
     repository = tmp_path / "models"
 
     spec = export(vit, repository)
@@ -81,7 +81,7 @@ def test_contract_says_what_the_checkpoint_says(vit: Path, tmp_path: Path) -> No
 
 
 def test_distilled_deit_keeps_both_heads(tmp_path: Path) -> None:
-    """The graph's logits are the mean of the two heads', not one of them."""
+    """The graph's logits are the mean of the logits of both heads."""
     checkpoint = save_deit_distilled(tmp_path / "deit")
     repository = tmp_path / "models"
     spec = export(checkpoint, repository)
@@ -104,7 +104,7 @@ def test_distilled_deit_keeps_both_heads(tmp_path: Path) -> None:
 
 
 def test_exporting_again_adds_a_version(vit: Path, tmp_path: Path) -> None:
-    """The old version's bytes stay; the configuration is the new one's."""
+    """The old version's files stay; the configuration is the new version's."""
     repository = tmp_path / "models"
     first = export(vit, repository)
     before = files_below(repository)["small-vit/1/model.pt"]
@@ -122,7 +122,7 @@ def test_exporting_again_adds_a_version(vit: Path, tmp_path: Path) -> None:
 
 
 def test_replacing_drops_the_older_versions(vit: Path, tmp_path: Path) -> None:
-    """The number goes on, so that Triton sees the change."""
+    """The version number grows, so that Triton notices the change."""
     repository = tmp_path / "models"
     export(vit, repository)
 
@@ -134,7 +134,7 @@ def test_replacing_drops_the_older_versions(vit: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("preset", ["vit-tiny", "deit-tiny-distilled"])
 def test_presets_export_with_the_same_random_weights_each_time(preset: str, tmp_path: Path) -> None:
-    """Seeded, said to be random, shaped like the published models."""
+    """The contract says that they are random; the shapes are those of the published models."""
     fields = {"random_weights": True, "max_batch_size": 1}
     one = export(preset, tmp_path / "one", **fields)
     two = export(preset, tmp_path / "two", **fields)
@@ -150,7 +150,7 @@ def test_presets_export_with_the_same_random_weights_each_time(preset: str, tmp_
 
 
 def test_random_weights_take_a_local_folders_architecture(broken: Path, tmp_path: Path) -> None:
-    """A configuration is enough; the folder's weights are not looked at."""
+    """A configuration is enough; the folder's weights are not read."""
     (broken / "model.safetensors").unlink()
 
     spec = export(broken, tmp_path / "models", random_weights=True)
@@ -175,7 +175,7 @@ def test_random_weights_take_a_local_folders_architecture(broken: Path, tmp_path
 def test_labels_come_through_by_id(
     tmp_path: Path, id2label: dict[str, str], problem_type: str | None, wanted: tuple[str, ...]
 ) -> None:
-    """Order, repetition, scripts and problem type survive the way into the contract."""
+    """The contract has the labels of any script in order, with repetitions."""
     checkpoint = save_vit(
         tmp_path / "vit",
         id2label={int(i): v for i, v in id2label.items()},
@@ -190,7 +190,7 @@ def test_labels_come_through_by_id(
 
 
 def test_labels_that_are_missing_or_integers_become_strings(tmp_path: Path) -> None:
-    """As the pipeline's clients need them; an id beyond the logits is refused."""
+    """An id that is larger than the number of logits is refused."""
     config = SimpleNamespace(id2label={0: 5, 2: "c"})
 
     assert read_labels(config, 3) == ("5", "LABEL_1", "c")

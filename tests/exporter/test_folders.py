@@ -1,4 +1,4 @@
-"""A checkpoint folder may hold anything: what transformers loads is exported, the rest named."""
+"""A checkpoint folder may hold anything; an unusable file is named in the error."""
 
 import os
 import socket
@@ -24,7 +24,7 @@ GIT_LFS = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'4d' * 32}\n
 
 
 def bind_socket(path: Path) -> None:
-    """By its name alone: the path of a socket is limited to about 100 bytes."""
+    """Bind by the file's name alone: the path of a socket is limited to about 100 bytes."""
     place = os.open(path.parent, os.O_RDONLY)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(f"/proc/self/fd/{place}/{path.name}")
@@ -46,7 +46,7 @@ KINDS: dict[str, tuple[Planted, str]] = {
     "a pipe": (os.mkfifo, "is no regular file"),
     "a socket": (bind_socket, "is no regular file"),
     "a device": (lambda path: path.symlink_to("/dev/zero"), "is no regular file"),
-    # The process's own memory: a regular file whose first byte root cannot read either.
+    # The process's own memory is a regular file whose first byte not even root can read.
     "an unreadable file": (
         lambda path: path.symlink_to("/proc/self/mem"),
         "cannot be read: Input/output error",
@@ -69,10 +69,10 @@ def replace(path: Path, plant: Planted) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_lies_beside_good_weights_changes_nothing(
+def test_other_files_beside_good_weights_change_nothing(
     tiny: Path, tmp_path: Path, kind: str
 ) -> None:
-    """Whatever its name, transformers passes over it; and its like may be exported again."""
+    """Transformers ignores such files, whatever their names; the folder can be exported again."""
     plant, _ = KINDS[kind]
     for name in ("consolidated.safetensors", "pytorch_model.bin", "model.safetensors.index.json"):
         plant(tiny / name)
@@ -84,8 +84,8 @@ def test_what_lies_beside_good_weights_changes_nothing(
 
 
 @pytest.mark.parametrize("kind", NO_FILE)
-def test_processor_config_that_is_no_file_is_passed_over(tiny: Path, kind: str) -> None:
-    """Transformers takes the other file."""
+def test_processor_config_that_is_no_file_is_ignored(tiny: Path, kind: str) -> None:
+    """Transformers reads the other file."""
     plant, _ = KINDS[kind]
     plant(tiny / "processor_config.json")
 
@@ -96,7 +96,7 @@ def test_processor_config_that_is_no_file_is_passed_over(tiny: Path, kind: str) 
 
 
 def test_empty_settings_in_processor_config_are_the_defaults(tiny: Path, tmp_path: Path) -> None:
-    """As in the other file; transformers has 224x224 for a ViT."""
+    """Transformers' default for a ViT is 224x224, as with an empty `preprocessor_config.json`."""
     (tiny / "processor_config.json").write_text('{"image_processor": {}}')
     (tiny / "preprocessor_config.json").unlink()
 
@@ -106,7 +106,7 @@ def test_empty_settings_in_processor_config_are_the_defaults(tiny: Path, tmp_pat
 
 
 def test_processor_config_of_a_tokenizer_alone_has_no_settings(tiny: Path, tmp_path: Path) -> None:
-    """The other file is what is missing."""
+    """The error names the file that is missing: `preprocessor_config.json`."""
     (tiny / "processor_config.json").write_text('{"processor_class": "CLIPProcessor"}')
     (tiny / "preprocessor_config.json").unlink()
 
@@ -120,10 +120,10 @@ def test_processor_config_of_a_tokenizer_alone_has_no_settings(tiny: Path, tmp_p
 def test_needed_file_is_named_with_its_fault(
     tiny: Path, tmp_path: Path, name: str, kind: str
 ) -> None:
-    """No read that never ends, no traceback."""
+    """The export neither waits for ever nor ends in a traceback."""
     plant, says = KINDS[kind]
     if name == "processor_config.json":
-        # What is no file is passed over there, so the other file must be gone too.
+        # transformers ignores what is no file there, so the other file must be removed too.
         (tiny / "preprocessor_config.json").unlink()
     replace(tiny / name, plant)
 
@@ -134,7 +134,7 @@ def test_needed_file_is_named_with_its_fault(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_shard_is_named_with_its_fault(tiny: Path, tmp_path: Path, kind: str) -> None:
-    """Transformers does not look whether a shard is a file."""
+    """Transformers itself does not check that a shard is a file."""
     plant, says = KINDS[kind]
     names = load_file(tiny / "model.safetensors")
     (tiny / "model.safetensors").unlink()
@@ -160,7 +160,7 @@ def edit_index(folder: Path, weight_map: object) -> None:
 def test_index_that_leads_nowhere_is_refused(
     tiny: Path, tmp_path: Path, weight_map: object, says: str
 ) -> None:
-    """The index alone is no weights."""
+    """An index without its shards holds no weights."""
     (tiny / "model.safetensors").unlink()
     edit_index(tiny, weight_map)
 
@@ -175,10 +175,10 @@ BAD_NAMES = {
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)
-def test_weights_of_a_name_that_can_be_no_file_are_named_with_the_field(
+def test_impossible_name_of_weights_is_named_with_the_field(
     tiny: Path, tmp_path: Path, name: str
 ) -> None:
-    """The system's reason ("embedded null byte") tells neither."""
+    """The system's own reason, "embedded null byte", names neither."""
     edit(tiny / "config.json", transformers_weights=name)
 
     line = refusal(tiny, tmp_path / "models")
@@ -187,10 +187,10 @@ def test_weights_of_a_name_that_can_be_no_file_are_named_with_the_field(
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)
-def test_shard_of_a_name_that_can_be_no_file_is_named_with_the_field(
+def test_impossible_name_of_a_shard_is_named_with_the_field(
     tiny: Path, tmp_path: Path, name: str
 ) -> None:
-    """As above."""
+    """The system's own reason names neither the file nor the field."""
     (tiny / "model.safetensors").unlink()
     edit_index(tiny, {"x": name})
 
@@ -202,8 +202,8 @@ def test_shard_of_a_name_that_can_be_no_file_is_named_with_the_field(
 @pytest.mark.parametrize(
     "content", [b"", b"{}", b"\x80\x04K\x01.", GIT_LFS.encode(), b"PK\x03\x04"]
 )
-def test_pickle_that_is_none_is_named(tiny: Path, tmp_path: Path, content: bytes) -> None:
-    """Empty, text, a pickle of a number, a pointer, half an archive."""
+def test_file_that_is_no_pickle_is_named(tiny: Path, tmp_path: Path, content: bytes) -> None:
+    """Contents: nothing, text, a pickle of a number, a git-lfs pointer, half an archive."""
     (tiny / "model.safetensors").unlink()
     (tiny / "pytorch_model.bin").write_bytes(content)
 
@@ -223,17 +223,17 @@ def test_pickle_that_is_none_is_named(tiny: Path, tmp_path: Path, content: bytes
     ],
 )
 @pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json"])
-def test_json_that_is_none_is_named(
+def test_file_that_is_no_json_is_named(
     tiny: Path, tmp_path: Path, name: str, content: bytes, says: str
 ) -> None:
-    """With the parser's own reason."""
+    """The error has the parser's own reason."""
     (tiny / name).write_bytes(content)
 
     assert f"{name} {says}" in refusal(tiny, tmp_path / "models")
 
 
 def test_json_over_the_limit_is_not_read(tiny: Path, tmp_path: Path) -> None:
-    """A file of 1 TiB, of which the disk holds a block."""
+    """The file is sparse: 1 TiB, of which the disk holds one block."""
     with (tiny / "config.json").open("r+b") as file:
         file.truncate(2**40)
 
@@ -246,15 +246,15 @@ def test_json_over_the_limit_is_not_read(tiny: Path, tmp_path: Path) -> None:
 def test_number_that_would_fill_the_memory_is_refused(
     tiny: Path, tmp_path: Path, field: str
 ) -> None:
-    """Transformers makes so many objects before it looks at the weights."""
+    """Transformers would make this many objects before it reads the weights."""
     edit(tiny / "config.json", **{field: 10**12})
 
     assert f"{field} in config.json is above" in refusal(tiny, tmp_path / "models")
 
 
 @pytest.mark.parametrize("source", ["a" * 5000, "/" + "a" * 300, "a\0b", "a\nb", "\ud83d"])
-def test_name_that_can_be_no_folder_is_one_line(tmp_path: Path, source: str) -> None:
-    """Too long for the file system, or not for it at all."""
+def test_impossible_name_of_a_folder_is_one_line(tmp_path: Path, source: str) -> None:
+    """The name is too long, or has a character that no file name can have."""
     line = refusal(source, tmp_path / "models")
 
     assert "cannot be read" in line or "neither a checkpoint folder nor a hub id" in line
@@ -262,7 +262,7 @@ def test_name_that_can_be_no_folder_is_one_line(tmp_path: Path, source: str) -> 
 
 @pytest.mark.parametrize("kind", ["a link to nothing", "a folder"])
 def test_command_ends_without_a_traceback(tiny: Path, tmp_path: Path, kind: str) -> None:
-    """The same as a user sees it."""
+    """The command line shows the same error."""
     plant, _ = KINDS[kind]
     plant(tiny / "pytorch_model.bin")
 
@@ -274,7 +274,7 @@ def test_command_ends_without_a_traceback(tiny: Path, tmp_path: Path, kind: str)
 
 @pytest.mark.parametrize("name", ADAPTER_FILES)
 def test_adapter_beside_its_base_is_refused(tiny: Path, tmp_path: Path, name: str) -> None:
-    """What was trained is not in the weights; the entry of the base does not count any more."""
+    """The weights lack what was trained; an entry exported before the adapter came is stale."""
     before = checkpoint_digest(tiny)
     (tiny / name).write_text("{}")
 
@@ -282,8 +282,8 @@ def test_adapter_beside_its_base_is_refused(tiny: Path, tmp_path: Path, name: st
     assert checkpoint_digest(tiny) != before
 
 
-def test_adapter_alone_is_told_how_to_become_a_model(tiny: Path, tmp_path: Path) -> None:
-    """That `save_pretrained` wrote the folder is true and does not help."""
+def test_adapter_alone_is_refused_with_the_way_to_merge_it(tiny: Path, tmp_path: Path) -> None:
+    """The usual advice, to name the folder that `save_pretrained` wrote, would not help."""
     (tiny / "config.json").unlink()
     (tiny / "model.safetensors").rename(tiny / "adapter_model.safetensors")
     (tiny / "adapter_config.json").write_text('{"peft_type": "LORA"}')
@@ -295,7 +295,7 @@ def test_adapter_alone_is_told_how_to_become_a_model(tiny: Path, tmp_path: Path)
 
 
 def test_adapter_on_the_hub_is_refused(tiny: Path, tmp_path: Path) -> None:
-    """Its file is downloaded for that."""
+    """The adapter's file is downloaded so that the export can see it."""
     (tiny / "adapter_config.json").write_text('{"peft_type": "LORA"}')
     with hub(tiny) as endpoint:
         done = run_vitriton(["export", MODEL], tmp_path, **hub_environment(endpoint, tmp_path))
@@ -317,8 +317,8 @@ PEFT_PARTS = [
 
 
 @pytest.mark.parametrize("part", PEFT_PARTS)
-def test_tensor_of_each_method_of_peft_is_an_adapters(part: str) -> None:
-    """By the part of its name that the method adds."""
+def test_tensor_of_each_peft_method_is_refused(part: str) -> None:
+    """Each method adds a part of its own to the name."""
     with pytest.raises(ExportError, match="merge_and_unload"):
         refuse_adapter_tensors("mine", [f"vit.layers.0.attention.q_proj.{part}"])
 
@@ -327,8 +327,8 @@ def test_tensor_of_each_method_of_peft_is_an_adapters(part: str) -> None:
     "name",
     ["backbone.weight", "vit.embeddings.mask_token", "soft.weight", "florals.x", "cls_head.bias"],
 )
-def test_tensor_of_a_model_is_no_adapters(name: str) -> None:
-    """A method's name inside a longer word says nothing."""
+def test_tensor_of_a_model_is_accepted(name: str) -> None:
+    """A method's name inside a longer word does not count."""
     refuse_adapter_tensors("mine", [name])
 
 
@@ -341,10 +341,10 @@ def test_tensor_of_a_model_is_no_adapters(name: str) -> None:
         "vit.layers.0.output.adapters.mine.adapter_down.0.weight",
     ],
 )
-def test_adapters_tensors_among_the_weights_are_refused(
+def test_tensors_of_an_adapter_among_the_weights_are_refused(
     tiny: Path, tmp_path: Path, added: str
 ) -> None:
-    """Transformers passes over tensors that the model has no place for."""
+    """Transformers ignores tensors that the model does not have."""
     weights = load_file(tiny / "model.safetensors")
     save_file(weights | {added: torch.zeros(2, 2)}, tiny / "model.safetensors", {"format": "pt"})
 
@@ -355,7 +355,7 @@ def test_adapters_tensors_among_the_weights_are_refused(
 
 
 def test_other_tensors_that_are_not_used_do_no_harm(tiny: Path, tmp_path: Path) -> None:
-    """A pooler, say, that the classifier has no use for."""
+    """Such as a pooler, which the classifier does not use."""
     weights = load_file(tiny / "model.safetensors")
     added = {"vit.pooler.dense.weight": torch.zeros(48, 48)}
     save_file(weights | added, tiny / "model.safetensors", {"format": "pt"})
@@ -364,7 +364,7 @@ def test_other_tensors_that_are_not_used_do_no_harm(tiny: Path, tmp_path: Path) 
 
 
 def test_quantized_weights_are_refused(tiny: Path, tmp_path: Path) -> None:
-    """No library that is missing would help."""
+    """Installing the quantization's library would not help."""
     edit(tiny / "config.json", quantization_config={"quant_method": "gptq", "bits": 4})
 
     assert "has quantized weights" in refusal(tiny, tmp_path / "models")

@@ -1,4 +1,4 @@
-"""What only a machine with an NVIDIA GPU can show."""
+"""Tests that need a machine with an NVIDIA GPU."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA
 
 @pytest.mark.parametrize("save", [save_vit, save_deit_distilled])
 def test_automatic_precision_is_fp16_and_measured(save: object, tmp_path: Path) -> None:
-    """The graph of the file runs on the GPU within the bounds of half precision."""
+    """The saved graph runs on the GPU within the tolerance of half precision."""
     assert callable(save)
 
     spec = export_model(ExportRequest(str(save(tmp_path / "model")), tmp_path / "models"))

@@ -1,4 +1,4 @@
-"""A hub that fails in every way it can: one clear line each, nothing half-written."""
+"""Every failure of the hub is one clear line, and writes nothing."""
 
 import json
 import subprocess
@@ -20,7 +20,7 @@ def export_from(endpoint: str, folder: Path, *arguments: str) -> subprocess.Comp
 
 
 def test_model_is_downloaded_and_exported_with_its_commit(vit: Path, tmp_path: Path) -> None:
-    """The contract has id and commit, so `--check` needs no checkpoint, whatever the name."""
+    """The contract has the hub's id and commit, so `--check` needs no checkpoint."""
     with hub(vit) as endpoint:
         done = export_from(endpoint, tmp_path, "--name", "me/renamed")
         assert done.returncode == 0, done.stderr
@@ -60,7 +60,7 @@ def out_of_order(handler: Handler) -> bool:
 
 
 def broken_off(handler: Handler) -> bool:
-    """The weights stop half-way, each time."""
+    """The hub closes the connection in the middle of the weights."""
     if handler.command != "GET" or not handler.path.endswith(".safetensors"):
         return False
     body = (handler.server.folder / "model.safetensors").read_bytes()
@@ -83,7 +83,7 @@ def broken_off(handler: Handler) -> bool:
 def test_fault_of_the_hub_is_one_line(
     vit: Path, tmp_path: Path, fault: Callable[[Handler], bool], says: str
 ) -> None:
-    """With what to do; exit code 1; no model repository appears."""
+    """The line has the way out; exit code 1; no repository is made."""
     with hub(vit, fault) as endpoint:
         done = export_from(endpoint, tmp_path)
 
@@ -97,7 +97,7 @@ def test_fault_of_the_hub_is_one_line(
 
 
 def test_download_that_broke_off_is_finished_the_next_time(vit: Path, tmp_path: Path) -> None:
-    """What arrived is not taken for a whole file."""
+    """A file that arrived in part is not used as a whole one."""
     with hub(vit, broken_off) as endpoint:
         assert export_from(endpoint, tmp_path).returncode == 1
     with hub(vit) as endpoint:
@@ -107,7 +107,7 @@ def test_download_that_broke_off_is_finished_the_next_time(vit: Path, tmp_path: 
 
 
 def test_either_file_of_the_preprocessor_is_downloaded(broken: Path, tmp_path: Path) -> None:
-    """Newer checkpoints keep it in `processor_config.json`, which transformers reads first."""
+    """Newer checkpoints have `processor_config.json`, which transformers reads first."""
     preprocessor = broken / "preprocessor_config.json"
     settings = json.loads(preprocessor.read_text()) | {"image_mean": [0.1, 0.2, 0.3]}
     (broken / "processor_config.json").write_text(json.dumps({"image_processor": settings}))

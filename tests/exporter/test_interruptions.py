@@ -1,4 +1,4 @@
-"""Exports that are cut off: killed, terminated, out of disk."""
+"""Exports that are killed, terminated, or run out of disk."""
 
 import signal
 import subprocess
@@ -12,7 +12,7 @@ from tests.stack import ROOT, VITRITON, run_python, run_vitriton_as_others
 
 
 def test_killed_export_leaves_no_model_and_the_next_one_works(vit: Path, tmp_path: Path) -> None:
-    """SIGKILL while the graph is verified: Triton would find nothing new; then all is well."""
+    """SIGKILL during the verification leaves the repository as it was."""
     repository = tmp_path / "models"
     staging = tmp_path / ".models.staging"
     process = subprocess.Popen(
@@ -25,7 +25,7 @@ def test_killed_export_leaves_no_model_and_the_next_one_works(vit: Path, tmp_pat
         for line in process.stderr:
             if "tracing" in line:
                 break
-        # The graph is saved, and verifying it takes far longer than one look at the folder.
+        # The graph is saved; verifying it takes far longer than one look at the folder.
         while not list(staging.rglob("model.pt")):
             assert process.poll() is None
         process.send_signal(signal.SIGKILL)
@@ -40,7 +40,7 @@ def test_killed_export_leaves_no_model_and_the_next_one_works(vit: Path, tmp_pat
 
 
 def test_full_disk_is_one_line_and_leaves_nothing(vit: Path, tmp_path: Path) -> None:
-    """A file-size limit stands for the full disk: torch's writer fails in the same place."""
+    """A limit on file sizes makes torch's writer fail as a full disk does."""
     program = (
         "import resource, sys; from deploy.cli import main\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
@@ -56,8 +56,8 @@ def test_full_disk_is_one_line_and_leaves_nothing(vit: Path, tmp_path: Path) -> 
     assert not list(tmp_path.rglob("model.pt"))
 
 
-def test_terminated_export_clears_up_behind_itself(vit: Path, tmp_path: Path) -> None:
-    """SIGTERM while it verifies: one line, exit code 130, nothing in the staging folder."""
+def test_terminated_export_removes_its_unfinished_files(vit: Path, tmp_path: Path) -> None:
+    """SIGTERM during the verification: one line, exit code 130, an empty staging folder."""
     with subprocess.Popen(
         [*VITRITON, "export", str(vit), "--output", str(tmp_path / "models")],
         stderr=subprocess.PIPE,
@@ -77,7 +77,7 @@ def test_terminated_export_clears_up_behind_itself(vit: Path, tmp_path: Path) ->
 def test_failed_move_puts_the_old_model_back(
     vit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a file system that cannot swap folders, when the second rename fails."""
+    """On a file system that cannot exchange folders, the second rename fails."""
     repository = tmp_path / "models"
     export(vit, repository)
     before = files_below(repository)
@@ -100,7 +100,7 @@ def test_failed_move_puts_the_old_model_back(
 
 
 def test_repository_that_refuses_the_move_stays_as_it_was(vit: Path, tmp_path: Path) -> None:
-    """The new version is finished beside it, and may not be put in its place."""
+    """The finished version cannot be moved into the repository."""
     repository = tmp_path / "models"
     export(vit, repository, max_batch_size=1)
     before = files_below(repository)

@@ -1,4 +1,4 @@
-"""The last layer computes what is read, the logits stay what they are."""
+"""The exported last layer computes only the tokens that are read; the logits stay the same."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from exporter.graph import load_graph
-from exporter.last_layer import with_short_last_layer
+from exporter.optimisation.last_layer import with_short_last_layer
 from gateway.modelspec import Dtype
 from tests.exporter.entries import export
 
@@ -31,7 +31,7 @@ SMALL = {
     "intermediate_size": 192,
     "initializer_range": 0.35,
     "image_size": 64,
-    # 65 tokens, far more than are kept.
+    # 64 patches, so 65 tokens with the class token.
     "patch_size": 8,
     "num_labels": 5,
 }
@@ -62,19 +62,19 @@ def flops(model: Callable[[torch.Tensor], object], pictures: torch.Tensor) -> in
 
 
 @pytest.mark.parametrize("make", SHORT.values(), ids=SHORT.keys())
-def test_logits_stay(make: Any) -> None:
-    """In the last digits they may move: other matrices are rounded otherwise."""
+def test_logits_are_equal(make: Any) -> None:
+    """Up to float32's rounding, which depends on the shapes of the matrices."""
     model = make().eval()
     pictures = torch.randn(3, 3, 64, 64)
     short = with_short_last_layer(model).eval()
     with torch.no_grad():
         logits, expected = short(pictures).logits, model(pictures).logits
     torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
-    assert expected.std() > 0.1, "pictures that all score alike show nothing"
+    assert expected.std() > 0.1, "equal logits for all pictures would prove nothing"
 
 
-def test_the_model_itself_stays_whole() -> None:
-    """What it gives is what the graph is compared with."""
+def test_original_model_stays_as_it_is() -> None:
+    """The graph is compared with the original model's logits."""
     model = SHORT["vit"]().eval()
     pictures = torch.randn(1, 3, 64, 64)
     before = flops(model, pictures)
@@ -82,21 +82,27 @@ def test_the_model_itself_stays_whole() -> None:
     assert flops(model, pictures) == before
 
 
-def test_a_last_layer_costs_keys_and_values() -> None:
-    """And of the first sixteen tokens the rest."""
-    model = SHORT["vit"]().eval()
+@pytest.mark.parametrize(
+    ("name", "special_tokens", "tokens_read"),
+    [("vit", 1, 1), ("deit", 2, 1), ("distilled", 2, 2)],
+)
+def test_last_layer_computes_only_tokens_that_are_read(
+    name: str, special_tokens: int, tokens_read: int
+) -> None:
+    """Of all other tokens it computes keys and values alone."""
+    model = SHORT[name]().eval()
     pictures = torch.randn(1, 3, 64, 64)
     saved = flops(model, pictures) - flops(with_short_last_layer(model).eval(), pictures)
-    tokens, hidden = (64 // 8) ** 2 + 1, 48
-    # Multiply and add, of each token: its query, the projection of what it attended to, and the
-    # MLP. Attending itself torch does not count on a CPU.
+    tokens, hidden = (64 // 8) ** 2 + special_tokens, 48
+    # Multiply and add, of each token: its query, the projection of its attention's result, and
+    # the MLP. torch does not count the attention itself on a CPU.
     of_one_token = 2 * (2 * hidden**2 + 2 * 4 * hidden**2)
-    assert saved == (tokens - 16) * of_one_token
+    assert saved == (tokens - tokens_read) * of_one_token
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "fp16"])
-def test_an_export_has_it(vit: Path, tmp_path: Path, dtype: Dtype) -> None:
-    """In every precision."""
+def test_exported_graph_has_the_short_layer(vit: Path, tmp_path: Path, dtype: Dtype) -> None:
+    """In float32 and in half precision."""
     export(vit, tmp_path, name="vit", precision=dtype)
     graph = load_graph(tmp_path / "vit" / "1" / "model.pt")
     model = ViTForImageClassification.from_pretrained(vit).eval()
@@ -107,14 +113,14 @@ def test_an_export_has_it(vit: Path, tmp_path: Path, dtype: Dtype) -> None:
 
 
 def with_another_part() -> Any:
-    """As of a transformers to come."""
+    """A ViT whose last layer has a part that other versions of transformers may add."""
     model = SHORT["vit"]()
     model.vit.layers[-1].attention.q_norm = torch.nn.LayerNorm(12)
     return model
 
 
 def without_layers() -> Any:
-    """The same."""
+    """A ViT whose layers have another name."""
     model = SHORT["vit"]()
     model.vit.encoder = model.vit.layers
     del model.vit.layers
@@ -127,6 +133,6 @@ def without_layers() -> Any:
     ids=[*WHOLE, "another-part", "without-layers"],
 )
 def test_other_models_are_left_alone(make: Any) -> None:
-    """BEiT reads every token; of the others nobody has looked."""
+    """BEiT reads every token; the other models have not been examined."""
     model = make()
     assert with_short_last_layer(model) is model

@@ -86,7 +86,7 @@ PROCESSORS: dict[str, Any] = {
 
 @pytest.mark.parametrize("processor", PROCESSORS.values(), ids=PROCESSORS.keys())
 def test_steps_are_the_processors_own(processor: Any) -> None:
-    """The proof inside passes, and one more picture agrees to float32 rounding."""
+    """The exporter's own proof passes, and one more picture agrees up to rounding."""
     steps = read_image_steps(processor, 3)
 
     noise = np.random.default_rng(7).integers(0, 256, (211, 173, 3), dtype=np.uint8)
@@ -104,7 +104,7 @@ def test_steps_are_the_processors_own(processor: Any) -> None:
     st.sampled_from([0, 1, 2, 3, 4, 5]),
 )
 def test_any_size_and_crop_is_reproduced(kind: str, size: int, margin: int, resample: int) -> None:
-    """Whatever the numbers: the proof inside would refuse a difference."""
+    """The exporter's own proof would refuse a difference."""
     processor = {
         "exact": lambda: DeiTImageProcessorPil(
             size=size + margin, crop_size=size, resample=resample
@@ -121,7 +121,7 @@ def test_any_size_and_crop_is_reproduced(kind: str, size: int, margin: int, resa
 
 
 def test_one_channel_models_take_grey(tmp_path: Any) -> None:
-    """With one mean and one deviation."""
+    """Their settings have one mean and one deviation."""
     processor = ViTImageProcessorPil(size=48, image_mean=[0.4], image_std=[0.2])
 
     steps = read_image_steps(processor, 1)
@@ -190,20 +190,20 @@ REFUSED: dict[str, tuple[Any, int, str]] = {
 
 
 @pytest.mark.parametrize(("processor", "channels", "says"), REFUSED.values(), ids=REFUSED.keys())
-def test_what_cannot_be_reproduced_is_refused(processor: Any, channels: int, says: str) -> None:
-    """With the setting that is in the way, never approximated."""
+def test_irreproducible_setting_is_refused(processor: Any, channels: int, says: str) -> None:
+    """The error names the setting; nothing is approximated."""
     with pytest.raises(ExportError, match=says):
         read_image_steps(processor, channels)
 
 
 class Fails(ViTImageProcessorPil):  # type: ignore[misc]  # transformers is untyped here
-    """A processor with a fault of its own."""
+    """A processor that always fails."""
 
     def preprocess(self, *_: Any, **__: Any) -> Any:
         raise ValueError("out of order")
 
 
-def test_processor_that_fails_itself_is_refused() -> None:
-    """With its own reason and the picture's size."""
+def test_processor_that_fails_is_refused() -> None:
+    """The error has the processor's own reason and the picture's size."""
     with pytest.raises(ExportError, match=r"Fails itself fails on a \d+x\d+ image: out of order"):
         read_image_steps(Fails(size=48), 3)

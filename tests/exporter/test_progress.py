@@ -1,4 +1,4 @@
-"""Long steps show on a terminal how far they are."""
+"""Long steps of an export show their progress on a terminal."""
 
 import fcntl
 import os
@@ -16,7 +16,7 @@ TIMEOUT_S = 120
 
 
 def on_a_terminal(argv: list[str], folder: Path) -> str:
-    """What a command that ends by itself writes to a terminal."""
+    """The output of a command that runs on a terminal."""
     ours, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
     written = b""
@@ -26,15 +26,15 @@ def on_a_terminal(argv: list[str], folder: Path) -> str:
             try:
                 written += os.read(ours, 65536)
             except OSError:
-                # Linux's word for a terminal that nobody has open any more.
+                # Linux raises this when no process has the terminal open any more.
                 break
         assert process.wait(TIMEOUT_S) == 0, written.decode()
     os.close(ours)
     return written.decode()
 
 
-def test_each_step_of_an_export_says_how_far_it_is(vit: Path, tmp_path: Path) -> None:
-    """Reference, trace and verification, and half precision where it is asked for."""
+def test_each_step_of_an_export_shows_its_progress(vit: Path, tmp_path: Path) -> None:
+    """The steps are the reference, the trace, the verification and half precision."""
     written = on_a_terminal(
         [*VITRITON, "export", str(vit), "--max-batch-size", "1", "--precision", "fp16"], tmp_path
     )

@@ -1,4 +1,4 @@
-"""What is refused: one line with the reason and the way out, and nothing written."""
+"""Refusals are one line with the reason and the way out; nothing is written."""
 
 import json
 import os
@@ -125,7 +125,7 @@ REFUSALS: dict[str, tuple[Any, str]] = {
 def test_refusal_is_one_line_and_changes_nothing(
     vit: Path, broken: Path, tmp_path: Path, damage: Any, says: str
 ) -> None:
-    """The reason is given, and a model of that name stays as it was."""
+    """A model of the same name in the repository stays as it was."""
     repository = tmp_path / "models"
     export(vit, repository, name="kept", max_batch_size=1)
     before = files_below(repository)
@@ -148,7 +148,7 @@ def test_refusal_is_one_line_and_changes_nothing(
         ("{vit}", "../escape", "no model id"),
     ],
 )
-def test_names_that_cannot_be_are_refused(
+def test_impossible_model_ids_are_refused(
     vit: Path, tmp_path: Path, source: str, name: str | None, says: str
 ) -> None:
     """Nothing is written under a name that is no model id."""
@@ -159,7 +159,7 @@ def test_names_that_cannot_be_are_refused(
 
 
 def test_unwritable_repository_is_one_line(vit: Path, tmp_path: Path) -> None:
-    """A file where the folder should be."""
+    """There is a file in the place of the folder."""
     (tmp_path / "models").write_text("")
 
     with pytest.raises(ExportError, match="cannot write to"):
@@ -167,7 +167,7 @@ def test_unwritable_repository_is_one_line(vit: Path, tmp_path: Path) -> None:
 
 
 def test_unwritable_repository_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
-    """Loading may take a download; here it would end in another error."""
+    """Loading may be a long download; here it would end in another error."""
     (tmp_path / "models").write_text("")
 
     with pytest.raises(
@@ -176,15 +176,15 @@ def test_unwritable_repository_is_refused_before_anything_is_loaded(tmp_path: Pa
         export("nobody/nothing", tmp_path / "models")
 
 
-def test_repository_that_can_be_made_is_not_made_by_looking(tmp_path: Path) -> None:
-    """Folders above it may be missing as well."""
+def test_check_of_a_missing_repository_does_not_make_it(tmp_path: Path) -> None:
+    """Folders above it may be missing too."""
     refuse_unwritable(tmp_path / "new" / "models")
 
     assert list(tmp_path.iterdir()) == []
 
 
 def hub_cache(checkpoint: Path, folder: Path, model_id: str, commit: str) -> Path:
-    """The hub's own cache layout, as a finished download leaves it."""
+    """Fill a folder as the hub's cache is after a download."""
     entry = folder / f"models--{model_id.replace('/', '--')}"
     shutil.copytree(checkpoint, entry / "snapshots" / commit)
     (entry / "refs").mkdir()
@@ -193,7 +193,7 @@ def hub_cache(checkpoint: Path, folder: Path, model_id: str, commit: str) -> Pat
 
 
 def test_hub_id_is_loaded_from_the_cache_with_its_commit(vit: Path, tmp_path: Path) -> None:
-    """Offline, a cached model exports; the command that serves it is the last line."""
+    """Without network, a cached model is exported; the last line is the command to serve it."""
     commit = "0123456789abcdef0123456789abcdef01234567"
     cache = hub_cache(vit, tmp_path / "hub", "someone/some-vit", commit)
 
@@ -212,7 +212,7 @@ def test_hub_id_is_loaded_from_the_cache_with_its_commit(vit: Path, tmp_path: Pa
 
 
 def test_unreachable_hub_is_one_line(tmp_path: Path) -> None:
-    """With what to do instead; exit code 1, nothing written."""
+    """The line has the way out; exit code 1, nothing is written."""
     done = run_vitriton(
         ["export", "someone/some-vit"],
         tmp_path,
@@ -231,7 +231,7 @@ def test_unreachable_hub_is_one_line(tmp_path: Path) -> None:
 def test_timm_checkpoint_without_timm_names_the_library(
     tmp_path: Path, random_weights: bool
 ) -> None:
-    """The libraries are no dependency of ours: few need them, and only to export."""
+    """Timm is no dependency of this project: only exports of its models need it."""
     folder = tmp_path / "timm"
     folder.mkdir()
     pretrained = {"input_size": [3, 224, 224], "mean": [0.5] * 3, "std": [0.5] * 3}
@@ -260,7 +260,7 @@ def test_timm_checkpoint_without_timm_names_the_library(
 def test_preprocessor_without_its_library_names_it(
     broken: Path, tmp_path: Path, processor: str, says: str
 ) -> None:
-    """Whether it cannot be loaded or cannot run; the model alone could."""
+    """The processor cannot be loaded or cannot run; the model could."""
     edit(broken / "preprocessor_config.json", image_processor_type=processor)
 
     with pytest.raises(ExportError, match=says):
@@ -268,7 +268,7 @@ def test_preprocessor_without_its_library_names_it(
 
 
 def test_architecture_that_classifies_no_images_is_refused(tmp_path: Path) -> None:
-    """With random weights as with trained ones."""
+    """Also with random weights."""
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
 
     with pytest.raises(ExportError, match="is no image classifier"):
@@ -278,7 +278,7 @@ def test_architecture_that_classifies_no_images_is_refused(tmp_path: Path) -> No
 def test_repository_that_is_a_mounted_volume_is_refused(
     vit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A rename cannot cross file systems; the line names a folder that works."""
+    """A rename cannot cross file systems; the line names a folder that can be used."""
     stat = Path.stat
 
     def elsewhere(self: Path, **options: Any) -> os.stat_result:
@@ -296,15 +296,15 @@ def test_repository_that_is_a_mounted_volume_is_refused(
 
 
 def test_timm_crop_that_the_gateway_lacks_is_refused() -> None:
-    """Only the modes whose arithmetic is the gateway's own."""
+    """The gateway implements two of timm's crop modes."""
     config = {"input_size": (3, 64, 48), "crop_pct": 0.9, "crop_mode": "border"}
 
     with pytest.raises(ExportError, match="crop mode 'border' at 64x48"):
         timm_steps(config, "RGB")
 
 
-def test_incomplete_entries_are_told_apart(vit: Path, tmp_path: Path) -> None:
-    """No configuration, no contract, no graph: each has its line and its way out."""
+def test_incomplete_entries_have_different_errors(vit: Path, tmp_path: Path) -> None:
+    """A missing configuration, contract or graph has an error of its own."""
     export(vit, tmp_path / "models", max_batch_size=1)
     entry = tmp_path / "models" / "small-vit"
     (entry / "1" / "model.pt").write_bytes(b"not TorchScript")
@@ -326,7 +326,7 @@ def test_incomplete_entries_are_told_apart(vit: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("model_id", ["a..b", "me/model.git", "a-/b"])
 def test_id_the_hub_cannot_have_is_one_line(model_id: str, tmp_path: Path) -> None:
-    """The hub's own library refuses it."""
+    """huggingface_hub itself refuses the id."""
     with pytest.raises(ExportError, match=r"no hub id|neither a checkpoint"):
         export(model_id, tmp_path / "models")
 
@@ -357,7 +357,7 @@ class Processor(ViTImageProcessorPil): pass
 def test_code_of_a_checkpoint_is_never_run(
     broken: Path, tmp_path: Path, file: str, auto_map: dict[str, str], options: list[str]
 ) -> None:
-    """Not even when transformers asks and somebody answers yes."""
+    """Not even if transformers asks for permission and the answer is yes."""
     (broken / "planted.py").write_text(PLANTED)
     edit(broken / file, auto_map=auto_map)
 
@@ -380,8 +380,8 @@ def save_pickled(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
 
 
-def test_pickled_weights_need_a_word(broken: Path, tmp_path: Path) -> None:
-    """Refused by default with the way out, loaded when allowed."""
+def test_pickled_weights_need_an_option(broken: Path, tmp_path: Path) -> None:
+    """By default they are refused with the way out; `--allow-pickle` loads them."""
     save_pickled(broken)
 
     with pytest.raises(ExportError, match="--allow-pickle"):
@@ -398,7 +398,7 @@ class _Evil:
 def test_allowed_pickles_still_run_no_code(
     broken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only tensors come out of a pickle."""
+    """Only tensors are loaded from a pickle."""
     monkeypatch.chdir(tmp_path)
     (broken / "model.safetensors").unlink()
     torch.save({"classifier.bias": _Evil()}, broken / "pytorch_model.bin")

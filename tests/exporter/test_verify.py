@@ -1,4 +1,4 @@
-"""Planted faults: every kind of wrong graph is refused."""
+"""The verification refuses every kind of wrong graph, by faults that the tests plant."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +13,10 @@ from exporter.errors import ExportError
 from exporter.export import ExportRequest, export_model
 from exporter.graph import (
     ServedClassifier,
+    convert_precision,
     device_constants,
-    in_precision,
     trace,
-    traces_one_program,
+    trace_ignores_batch_size,
 )
 from exporter.preprocessing import ImageSteps, Normalization
 from exporter.sample import (
@@ -34,7 +34,7 @@ from tests.checkpoints import save_vit
 from tests.families.checkpoints import AMPLIFYING, save_family
 
 MAX_BATCH = 8
-SIZES = batch_sizes_to_verify(MAX_BATCH, some_suffice=False)
+SIZES = batch_sizes_to_verify(MAX_BATCH, may_skip_sizes=False)
 SIZE = Size(height=16, width=16)
 STEPS = ImageSteps(
     Preprocessing(resize=SIZE, resample="bilinear"),
@@ -89,14 +89,14 @@ class MakesTensors(Classifier):
 
 
 class NanOnBright(Classifier):
-    """One picture in many has no logits."""
+    """The logits of one picture are not finite."""
 
     def logits(self, pixels: torch.Tensor) -> torch.Tensor:
         return super().logits(pixels) + torch.log(-pixels.mean((1, 2, 3)))[:, None]
 
 
 class Untraceable(Classifier):
-    """It refuses to be traced."""
+    """The model raises an error when it is traced."""
 
     def logits(self, pixels: torch.Tensor) -> torch.Tensor:
         if torch._C._get_tracing_state() is not None:
@@ -105,7 +105,7 @@ class Untraceable(Classifier):
 
 
 class Maps(Classifier):
-    """It gives logits for each place of the picture, not for the picture."""
+    """The model returns logits for each place of the picture, not for the whole."""
 
     def logits(self, pixels: torch.Tensor) -> torch.Tensor:
         return pixels
@@ -118,12 +118,12 @@ def sample_of(model: Any) -> Sample:
 
 
 def export_steps(model: Any) -> None:
-    """Trace and verify, as an export does."""
+    """Trace and verify a model, as an export does."""
     verify(trace(model.eval(), STEPS), sample_of(model))
 
 
-def test_a_faithful_model_passes() -> None:
-    """Otherwise the refusals below would mean nothing."""
+def test_right_graph_is_accepted() -> None:
+    """Without this test a verification that refuses everything would pass the others."""
     export_steps(Classifier())
 
 
@@ -139,13 +139,13 @@ def test_a_faithful_model_passes() -> None:
     ],
 )
 def test_planted_fault_is_refused(model: type[Classifier], says: str) -> None:
-    """Each in the step that exists for it."""
+    """Each fault is found by the step that checks for it."""
     with pytest.raises(ExportError, match=says):
         export_steps(model())
 
 
 def test_no_device_is_baked_into_the_graph() -> None:
-    """What the trace recorded as "cpu" becomes the device of the input, and still verifies."""
+    """The device that the trace records as "cpu" becomes that of the input."""
     model = MakesTensors().eval()
     example = torch.zeros((2, 16, 16, 3), dtype=torch.uint8)
     plain = torch.jit.trace(ServedClassifier(model, STEPS.normalization), example)
@@ -159,7 +159,7 @@ def test_no_device_is_baked_into_the_graph() -> None:
 
 
 def with_fault(fault: Callable[[torch.Tensor, int], torch.Tensor]) -> None:
-    """Verify a graph whose n-th call is tampered with."""
+    """Verify a graph whose n-th call returns changed logits."""
     model = Classifier().eval()
     graph = trace(model, STEPS)
     calls = 0
@@ -174,7 +174,7 @@ def with_fault(fault: Callable[[torch.Tensor, int], torch.Tensor]) -> None:
 
 @pytest.mark.parametrize("call", [1, 2, 3, 4, 12])
 def test_difference_in_any_call_is_found(call: int) -> None:
-    """First, second and third call of a size, and the last of all."""
+    """The calls are the first three of a batch size, and the last of all."""
     with pytest.raises(ExportError, match="differs"):
         with_fault(lambda logits, n: logits + 1e-3 * (n == call))
 
@@ -189,13 +189,13 @@ def test_difference_in_any_call_is_found(call: int) -> None:
     ],
 )
 def test_wrong_type_shape_value_or_order_is_found(fault: Any, says: str) -> None:
-    """Order within the batch included."""
+    """The order of the images in a batch counts too."""
     with pytest.raises(ExportError, match=says):
         with_fault(fault)
 
 
 class KeepsTensors(Classifier):
-    """As LeViT does with its biases, in eval mode."""
+    """A model that keeps tensors in eval mode, as LeViT keeps its biases."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -211,19 +211,19 @@ class KeepsTensors(Classifier):
         return pixels.flatten(1) @ self.kept[0]
 
 
-def test_tensors_kept_from_float32_do_not_hinder_half_precision() -> None:
+def test_model_that_keeps_float32_tensors_is_traced_in_half_precision() -> None:
     """After the eager run in float32, the same model is traced in bfloat16."""
     model = KeepsTensors().eval()
     sample = sample_of(model)
 
-    graph = trace(in_precision(model, "bf16"), STEPS)
+    graph = trace(convert_precision(model, "bf16"), STEPS)
 
     report = measure_low_precision(graph, sample)
     assert 0 < report.max_abs_logit_difference < 0.1
 
 
 def test_half_precision_that_loses_the_answer_is_refused() -> None:
-    """Rounding passes, anything beyond it does not."""
+    """Rounding is accepted, larger differences are not."""
     model = Classifier().eval()
     sample = sample_of(model)
     graph = trace(model, STEPS)
@@ -238,7 +238,7 @@ def test_half_precision_that_loses_the_answer_is_refused() -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_fault_at_any_batch_size_is_found(size: int) -> None:
-    """Not only at the smallest and the largest."""
+    """All batch sizes are compared, not only the smallest and the largest."""
     model = Classifier().eval()
     sample = sample_of(model)
     graph = trace(model, STEPS)
@@ -254,7 +254,7 @@ def test_fault_at_any_batch_size_is_found(size: int) -> None:
 
 
 class Cancels(Classifier):
-    """What is left of two large sums is rounded, in batches otherwise than one by one."""
+    """The difference of two large sums, which rounds otherwise in batches than alone."""
 
     shift = 1e3
 
@@ -263,7 +263,7 @@ class Cancels(Classifier):
 
 
 class CouplesAndCancels(Cancels):
-    """Beside its rounding it mixes the images of a batch."""
+    """A model that rounds like `Rounding`, and also mixes the images of a batch."""
 
     def logits(self, pixels: torch.Tensor) -> torch.Tensor:
         logits = super().logits(pixels)
@@ -271,7 +271,7 @@ class CouplesAndCancels(Cancels):
 
 
 class CancelsInFloat32Alone(Cancels):
-    """It does not run in float64."""
+    """A model that cannot run in float64."""
 
     def logits(self, pixels: torch.Tensor) -> torch.Tensor:
         if pixels.dtype == torch.float64:
@@ -279,8 +279,8 @@ class CancelsInFloat32Alone(Cancels):
         return super().logits(pixels)
 
 
-def test_rounding_of_the_model_itself_is_told_from_a_fault() -> None:
-    """By float64: the graph may be as far from it as eager is, which the contract then says."""
+def test_rounding_of_the_model_itself_is_no_fault() -> None:
+    """The graph may be as far from float64 as the eager model; the contract then says so."""
     model = Cancels().eval()
     sample = sample_of(model)
     graph = trace(model, STEPS)
@@ -300,7 +300,7 @@ def test_rounding_of_the_model_itself_is_told_from_a_fault() -> None:
 def test_untrained_model_is_exported_although_it_amplifies_rounding(
     tmp_path: Path, family: str
 ) -> None:
-    """Its eager logits differ by as much between one image and a batch."""
+    """The eager model's logits differ as much between an image alone and in a batch."""
     checkpoint = save_family(family, tmp_path / "checkpoint")
 
     request = ExportRequest(str(checkpoint), tmp_path / "models", options=ServingOptions(4))
@@ -311,13 +311,13 @@ def test_untrained_model_is_exported_although_it_amplifies_rounding(
 
 @pytest.mark.parametrize("model", [CouplesAndCancels, CancelsInFloat32Alone])
 def test_rounding_hides_no_fault(model: type[Classifier]) -> None:
-    """Neither images that are mixed, nor what float64 cannot tell."""
+    """Mixed images are a fault, and so is a difference of a model without float64."""
     with pytest.raises(ExportError, match="differs from eager transformers"):
         export_steps(model())
 
 
 def test_model_whose_answers_are_rounding_is_refused() -> None:
-    """Its eager scores change from machine to machine: no graph can be equal to them."""
+    """The eager model's scores differ between machines, so no graph can equal them."""
     model = Cancels()
     model.shift = 1e6
 
@@ -334,7 +334,7 @@ def test_model_whose_answers_are_rounding_is_refused() -> None:
     ],
 )
 def test_refusal_names_the_picture_and_the_logit(call: int, picture: str) -> None:
-    """Those of one colour come first: a model that is wrong on them alone is refused in seconds."""
+    """Pictures of one colour come first: most wrong models are wrong on them."""
     third = torch.eye(5)[2]
     with pytest.raises(ExportError, match=rf"on {picture} logits\[2\] of the traced graph differs"):
         with_fault(lambda logits, n: logits + third * (n == call))
@@ -345,7 +345,7 @@ def test_refusal_names_the_picture_and_the_logit(call: int, picture: str) -> Non
 
 
 class Normalizes(Classifier):
-    """A group norm behind a convolution, as BiT has many of."""
+    """A group norm behind a convolution, as in BiT."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -354,12 +354,12 @@ class Normalizes(Classifier):
         self.linear = torch.nn.Linear(32 * 16 * 16, 5)
 
     def logits(self, pixels: torch.Tensor) -> torch.Tensor:
-        # A mean far above the deviation: of one colour, only the picture's border varies.
+        # The mean is far above the deviation: on one colour, only the picture's border varies.
         return super().logits(self.norm(self.convolution(pixels) + 30))
 
 
 def test_group_norm_computes_as_exactly_as_in_transformers() -> None:
-    """On pictures of one colour too, which another layout of memory rounds far more."""
+    """Also on pictures of one colour, where the channels-last layout is inexact."""
     model = Normalizes().eval()
     graph = trace(model, STEPS)
     sample = sample_of(model)
@@ -370,10 +370,10 @@ def test_group_norm_computes_as_exactly_as_in_transformers() -> None:
 
 
 def test_batch_sizes_are_all_or_a_selection() -> None:
-    """The selection: both ends, the powers of two, three, and the largest but one."""
-    assert batch_sizes_to_verify(32, some_suffice=True) == (1, 2, 3, 4, 8, 16, 31, 32)
-    assert batch_sizes_to_verify(1, some_suffice=True) == (1,)
-    assert batch_sizes_to_verify(5, some_suffice=False) == (1, 2, 3, 4, 5)
+    """A selection has the powers of two, three, and the two largest sizes."""
+    assert batch_sizes_to_verify(32, may_skip_sizes=True) == (1, 2, 3, 4, 8, 16, 31, 32)
+    assert batch_sizes_to_verify(1, may_skip_sizes=True) == (1,)
+    assert batch_sizes_to_verify(5, may_skip_sizes=False) == (1, 2, 3, 4, 5)
 
 
 class BatchInTensor(Classifier):
@@ -384,7 +384,7 @@ class BatchInTensor(Classifier):
 
 
 class BranchOnBatch(Classifier):
-    """Another operation for another batch size."""
+    """A model that uses another operation for another batch size."""
 
     def logits(self, pixels: torch.Tensor) -> torch.Tensor:
         logits = super().logits(pixels)
@@ -401,27 +401,27 @@ class BranchOnBatch(Classifier):
         (BranchOnBatch, False),
     ],
 )
-def test_program_that_depends_on_the_batch_size_is_told_apart(
+def test_program_that_depends_on_the_batch_size_is_recognised(
     model: type[Classifier], is_one: bool
 ) -> None:
-    """By constants, by tensors and by operations."""
-    assert traces_one_program(model().eval(), STEPS) is is_one
+    """The traces differ in a constant, in a tensor, or in an operation."""
+    assert trace_ignores_batch_size(model().eval(), STEPS) is is_one
 
 
 @pytest.mark.parametrize(
     ("model", "compared"), [(Classifier, (1, 2, 3, 4, 7, 8)), (BranchOnBatch, tuple(range(1, 9)))]
 )
-def test_large_model_is_run_at_some_sizes_only_if_it_is_one_program(
+def test_large_model_with_equal_traces_is_run_at_some_sizes(
     model: type[Classifier], compared: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Otherwise at every size, however long that takes."""
+    """A model whose traces differ is run at every size, however long that takes."""
     monkeypatch.setattr("exporter.sample._EVERY_SIZE_PARAMETERS", 0)
 
     assert make_sample(model().eval(), STEPS, MAX_BATCH).batch_sizes == compared
 
 
-def test_half_precision_that_turns_clear_answers_around_is_refused() -> None:
-    """Every logit within the tolerance, and still another answer: the lead decides."""
+def test_half_precision_that_changes_a_clear_best_label_is_refused() -> None:
+    """Every logit is within the tolerance, and still another label is the best."""
     images = sample_images(images_to_verify(MAX_BATCH), STEPS)
     expected = torch.tensor([[0.0, 1.0, 0.4, -9.0]]).repeat(len(images), 1)
     sample = Sample(images, expected, SIZES, lambda _: None)
@@ -434,7 +434,7 @@ def test_half_precision_that_turns_clear_answers_around_is_refused() -> None:
 def test_graph_that_kept_a_device_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Should the replacing of devices ever fail, the saved file is looked at again."""
+    """The saved file is checked, in case the replacement of devices ever fails."""
     monkeypatch.setattr("exporter.graph._follow_input_device", lambda _: None)
     checkpoint = save_family("BEiT", tmp_path / "beit")
 
@@ -447,7 +447,7 @@ def test_graph_that_kept_a_device_is_not_written(
 def test_wrong_arithmetic_in_the_graph_writes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A thousandth more in the scale, and the whole export is refused."""
+    """A scale that is a thousandth too large makes the export fail."""
 
     class Wrong(ServedClassifier):
         def __init__(self, model: Any, normalization: Normalization) -> None:

@@ -14,7 +14,7 @@ _IMAGE_SIZE: Final = 64
 
 _LABELS: Final = 10
 _GAIN: Final = 1.6
-# Deep and narrow as it is here, it would amplify rounding until no two programs agree.
+# The small model, deep and narrow, would amplify rounding until no two programs agree.
 _GAINS: Final = {"EfficientNet": 1.0}
 # Standard deviation of the logits over pictures, about that of trained models.
 _SPREAD: Final = 2.0
@@ -211,7 +211,7 @@ FAMILIES: Final[dict[str, Callable[[], tuple[Any, Any]]]] = {
     "BiT": _bit,
     "Perceiver": _perceiver,
 }
-# Without training they amplify float32's rounding until scores to 1e-5 mean nothing.
+# Untrained models of these families amplify float32's rounding to more than 1e-5 per score.
 AMPLIFYING: Final[dict[str, Callable[[], tuple[Any, Any]]]] = {
     "LeViT": _levit,
     "MobileNetV1": _mobilenet_v1,
@@ -220,7 +220,7 @@ AMPLIFYING: Final[dict[str, Callable[[], tuple[Any, Any]]]] = {
 
 
 def _settle(model: Any) -> None:
-    """Let batch normalisation see pictures, or signals fade on the way through it."""
+    """Run pictures through the model in training mode, so that batch normalisation fits them."""
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
             module.reset_parameters()
@@ -231,7 +231,7 @@ def _settle(model: Any) -> None:
 
 
 def _pictures() -> torch.Tensor:
-    """Normalised pixels with large and small structure, bright and dark."""
+    """Normalised pixels with large and small structures, bright and dark."""
     light, shapes, grain = (torch.randn(64, 3, n, n) for n in (1, 4, _IMAGE_SIZE))
     return light + torch.nn.functional.interpolate(shapes, _IMAGE_SIZE) + grain / 2
 

@@ -1,4 +1,4 @@
-"""The figures of all family tests, written where `--families-table` says."""
+"""Collect the figures of all family tests, and write them to the file of `--families-table`."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from tests.stack import ROOT
 
 @pytest.fixture(scope="session")
 def figures(pytestconfig: pytest.Config) -> Iterator[list[dict[str, Any]]]:
-    """Rows of the table, family by family in the order they came."""
+    """The rows of the table, in the order of the tests."""
     rows: list[dict[str, Any]] = []
     yield rows
     target = pytestconfig.getoption("--families-table")
@@ -25,13 +25,13 @@ def figures(pytestconfig: pytest.Config) -> Iterator[list[dict[str, Any]]]:
 
 @pytest.fixture(scope="session")
 def timm_path(torchvision_site: Path) -> str:
-    """A PYTHONPATH with timm, which is in no environment of ours, and torchvision."""
+    """A PYTHONPATH with timm and torchvision, which the environment lacks."""
     return f"{_site('.venv.timm', 'timm')}{os.pathsep}{torchvision_site}"
 
 
 @pytest.fixture(scope="session")
 def torchvision_site() -> Path:
-    """Folder with torchvision, which is in no environment of ours."""
+    """A folder with torchvision, which the environment lacks."""
     return _site(".venv.torchvision", "torchvision")
 
 

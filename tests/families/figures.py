@@ -9,7 +9,7 @@ from tests.pictures import PICTURES
 from tests.reference import ALL_LABELS
 
 FP32_SCORE_TOLERANCE: Final = 1e-5
-# Half precision rounds; random weights, unlike trained ones, have near ties.
+# Half precision rounds, and with random weights the best labels are often nearly equal.
 LOW_PRECISION_SCORE_TOLERANCE: Final[dict[Precision, float]] = {"bf16": 0.1, "fp16": 0.02}
 MIN_TOP1_AGREEMENT: Final = 0.75
 MIN_SCORE_RANGE: Final = 0.1
@@ -21,7 +21,7 @@ Row = dict[str, Any]
 def compare(
     url: str, model_id: str, wanted: dict[str, Answer], family: str, precision: Precision
 ) -> Row:
-    """Ask for every picture and check the answers; the row of the table."""
+    """Classify every picture, check the answers, and return the table's row."""
     worst, agreed, same_order = 0.0, 0, True
     first = {p["label"]: p["score"] for p in next(iter(wanted.values()))}
     moved = 0.0
@@ -37,7 +37,7 @@ def compare(
             agreed += answer[0]["label"] == wanted[name][0]["label"]
             same_order &= [p["label"] for p in answer] == [p["label"] for p in wanted[name]]
     agreement = agreed / len(PICTURES)
-    # Scores that hardly move from picture to picture would agree whatever is served.
+    # If all pictures had nearly the same scores, equal scores would prove nothing.
     assert moved >= MIN_SCORE_RANGE
     if precision == "fp32":
         assert worst <= FP32_SCORE_TOLERANCE

@@ -36,7 +36,7 @@ def served(
     family_checkpoints: dict[str, Path],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[Precision, Stack]]:
-    """A stack with all families in one precision."""
+    """A running stack with all families in one precision."""
     precision: Precision = request.param
     if precision == "bf16" and not cpu_has_bf16():
         pytest.skip("this processor has no bfloat16 arithmetic")
@@ -59,7 +59,7 @@ def test_family_answers_as_transformers_does(
     figures: list[dict[str, Any]],
     family: str,
 ) -> None:
-    """fp32: every score within 1e-5, the same order; lower precision within its bounds."""
+    """In fp32 every score within 1e-5, in the same order; in lower precision within bounds."""
     precision, stack = served
     checkpoint = family_checkpoints[family]
     wanted = {

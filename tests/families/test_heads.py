@@ -43,7 +43,7 @@ HEADS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def heads(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A checkpoint of each."""
+    """A checkpoint for each kind of head."""
     folder = tmp_path_factory.mktemp("heads")
     return {name: save_vit(folder / name, **config) for name, config in HEADS.items()}
 
@@ -52,7 +52,7 @@ def heads(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def served_heads(
     heads: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stack]:
-    """All of them, served."""
+    """A running stack with all of them."""
     repository = tmp_path_factory.mktemp("models") / "model_repository"
     for checkpoint in heads.values():
         export_model(
@@ -67,7 +67,7 @@ def served_heads(
 def test_head_answers_as_transformers_does(
     served_heads: Stack, heads: dict[str, Path], head: str
 ) -> None:
-    """Same labels, same order, scores to 1e-5; without a `top_k`, as users ask."""
+    """Without `top_k`: the same labels in the same order, scores within 1e-5."""
     picture = photo("flower")
 
     answer = httpx.post(f"{served_heads.url}/models/{head}", content=picture, timeout=60).json()
@@ -80,7 +80,7 @@ def test_head_answers_as_transformers_does(
 
 
 def test_all_of_many_labels_come_back(served_heads: Stack) -> None:
-    """`top_k` far beyond the default; every label once."""
+    """With a `top_k` far above the default, every label comes once."""
     answer = httpx.post(
         f"{served_heads.url}/models/many-labels",
         params={"top_k": 100_000},
@@ -92,7 +92,7 @@ def test_all_of_many_labels_come_back(served_heads: Stack) -> None:
 
 
 def test_one_channel_model_takes_grey(tmp_path: Path) -> None:
-    """The pipeline knows colour only; the processor and the model themselves are the reference."""
+    """The pipeline only takes colour, so the reference is the processor and the model."""
     processor = ViTImageProcessorPil(resample=2, image_mean=[0.4], image_std=[0.3])
     checkpoint = save_vit(tmp_path / "grey", num_channels=1, **with_labels(5))
     processor.save_pretrained(checkpoint)

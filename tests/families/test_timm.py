@@ -1,4 +1,4 @@
-"""Checkpoints of timm, through transformers' wrapper: served without timm, equal to it."""
+"""Checkpoints of timm, in transformers' wrapper: served without timm, with its answers."""
 
 import base64
 import json
@@ -36,7 +36,7 @@ def test_timm_checkpoint_answers_as_transformers_does(
     architecture: str,
     precision: Precision,
 ) -> None:
-    """Different crop percentages and sizes; torchvision's rounding of odd crops included."""
+    """With different crop percentages and sizes, and torchvision's rounding of odd crops."""
     if precision == "bf16" and not cpu_has_bf16():
         pytest.skip("this processor has no bfloat16 arithmetic")
     pictures = tmp_path / "pictures.json"

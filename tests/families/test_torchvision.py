@@ -1,4 +1,4 @@
-"""On a machine with torchvision, as most have it, an export is what it is without."""
+"""An export is the same with torchvision as without it; most machines have it."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.families
 def test_export_is_the_same_with_torchvision(
     tmp_path: Path, torchvision_site: Path, family: str
 ) -> None:
-    """Every file, the graph and the contract included; transformers would choose torchvision."""
+    """Every file is the same, although transformers itself would choose torchvision."""
     checkpoint = save_family(family, tmp_path / "checkpoint")
     with_it = {"PYTHONPATH": str(torchvision_site)}
     chosen = (

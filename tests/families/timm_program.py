@@ -1,4 +1,4 @@
-"""Run apart, with timm and torchvision on the path: make a timm checkpoint, export it, ask timm.
+"""A program of its own, with timm and torchvision: make a timm checkpoint, export it, ask timm.
 
     python -m tests.families.timm_program ARCHITECTURE PRECISION FOLDER PICTURES.json
 
@@ -20,7 +20,7 @@ from exporter.precision import Precision
 
 
 def main(architecture: str, precision: Precision, folder: Path, pictures_file: Path) -> None:
-    """Everything that needs timm."""
+    """Do everything that needs timm."""
     import timm
     from timm.models import save_for_hf
     from transformers import pipeline
@@ -34,7 +34,7 @@ def main(architecture: str, precision: Precision, folder: Path, pictures_file: P
     checkpoint.mkdir(parents=True)
     model.eval()
     with torch.no_grad():
-        # Wide enough for scores to tell pictures apart.
+        # Large enough for scores to differ between pictures.
         head = model.get_classifier()
         head.weight.copy_(torch.randn_like(head.weight))
         blocks = torch.nn.functional.interpolate(torch.randn(16, 3, 7, 7), size=224)
@@ -45,7 +45,7 @@ def main(architecture: str, precision: Precision, folder: Path, pictures_file: P
         model_config={"label_names": [f"timm {i}" for i in range(6)]},
         safe_serialization="both",
     )
-    # The hub's own timm checkpoints have no such key, and transformers takes none with labels.
+    # timm checkpoints on the hub have no such key, and transformers refuses one with labels.
     config_file = checkpoint / "config.json"
     config = json.loads(config_file.read_text())
     config.pop("model_args", None)

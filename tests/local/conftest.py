@@ -1,4 +1,4 @@
-"""Folders that stand in a newcomer's way."""
+"""A folder that cannot be written to."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture
 def locked(tmp_path: Path) -> Iterator[Path]:
-    """A folder that its owner cannot write to either."""
+    """A folder that not even its owner can write to."""
     folder = tmp_path / "locked"
     folder.mkdir()
     folder.chmod(0o555)

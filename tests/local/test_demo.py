@@ -8,27 +8,27 @@ import torch
 from torch.nn.modules.module import register_module_forward_hook
 
 from deploy.local import demo
-from deploy.local.demo_folder import RECIPE_FILE, checkpoint_of, is_made, recipe
+from deploy.local.demo_folder import RECIPE_FILE, checkpoint_of, is_trained, recipe
 from deploy.local.digits import load_split
 
 
 @pytest.mark.parametrize(
     ("content", "made"), [(recipe().encode(), True), (b"", False), (b"\xff\xfe", False)]
 )
-def test_demo_is_made_where_its_recipe_is_this_one(
+def test_demo_of_another_recipe_counts_as_untrained(
     tmp_path: Path, content: bytes, made: bool
 ) -> None:
-    """The file may hold any bytes."""
+    """The recipe's file is compared as bytes: it may hold anything."""
     checkpoint_of(tmp_path).mkdir()
     (checkpoint_of(tmp_path) / RECIPE_FILE).write_bytes(content)
 
-    assert is_made(tmp_path) is made
+    assert is_trained(tmp_path) is made
 
 
-def test_training_takes_one_processor_and_gives_the_others_back(
+def test_training_uses_one_thread_and_restores_their_number(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Threads that wait for each other train for minutes beside other work."""
+    """With several threads the training takes minutes on a busy machine."""
     training, held_out = load_split()
     monkeypatch.setattr(demo, "_EPOCHS", 1)
     before = torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""`vitriton doctor`: what is well, what is wrong, and the way out."""
+"""`vitriton doctor` reports what is wrong, with the way out."""
 
 import shutil
 import socket
@@ -29,8 +29,10 @@ def wrong(lines: list[str]) -> list[str]:
     return [line for line in lines if line.startswith("WRONG")]
 
 
-def test_all_is_well(demo_repository: Path, tmp_path: Path, free_port: str) -> None:
-    """Every part has a line, each model its facts; exit code 0."""
+def test_machine_without_problems_has_no_wrong_line(
+    demo_repository: Path, tmp_path: Path, free_port: str
+) -> None:
+    """Every part and every model has a line; exit code 0."""
     code, lines = doctor(demo_repository, tmp_path, GATEWAY_PORT=free_port)
 
     assert wrong(lines) == []
@@ -59,7 +61,7 @@ def test_damaged_graph_is_found_by_its_hash(
 
 
 def test_taken_port_and_bad_setting_are_found(tmp_path: Path) -> None:
-    """All of them at once, not only the first."""
+    """The report has all of them, not only the first."""
     (tmp_path / "models").write_text("")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
@@ -74,8 +76,8 @@ def test_taken_port_and_bad_setting_are_found(tmp_path: Path) -> None:
     assert any("GATEWAY_MAX_INFLIGHT='x'" in line for line in wrong(bad))
 
 
-def test_repository_that_serve_would_make_is_not_wrong(tmp_path: Path, free_port: str) -> None:
-    """Nor is it made; the line says what `serve` would do."""
+def test_missing_repository_is_not_wrong(tmp_path: Path, free_port: str) -> None:
+    """`doctor` does not make it; the line says what `serve` would do."""
     code, lines = doctor(tmp_path / "new" / "models", tmp_path, GATEWAY_PORT=free_port)
 
     text = "\n".join(lines)
@@ -87,7 +89,7 @@ def test_repository_that_serve_would_make_is_not_wrong(tmp_path: Path, free_port
 
 
 def test_folder_where_nothing_can_be_written_is_wrong(locked: Path, free_port: str) -> None:
-    """As `serve` would find; the lines name the path."""
+    """`serve` would fail there; the lines name the path."""
     code, lines = doctor(Path("model_repository"), locked, GATEWAY_PORT=free_port)
 
     assert code == 1
@@ -98,8 +100,10 @@ def test_folder_where_nothing_can_be_written_is_wrong(locked: Path, free_port: s
     assert all(f"{locked}: Permission denied" in line for line in wrong(lines))
 
 
-def test_demo_that_cannot_be_kept_is_wrong(locked: Path, tmp_path: Path, free_port: str) -> None:
-    """Unless other models are to be served."""
+def test_demo_folder_that_cannot_be_written_is_wrong(
+    locked: Path, tmp_path: Path, free_port: str
+) -> None:
+    """It is wrong only if the demo is among the models to serve."""
     _, demo = doctor(tmp_path / "models", locked, GATEWAY_PORT=free_port)
     _, other = doctor(tmp_path / "models", locked, "me/model", GATEWAY_PORT=free_port)
 
@@ -108,10 +112,10 @@ def test_demo_that_cannot_be_kept_is_wrong(locked: Path, tmp_path: Path, free_po
     assert wrong(other) == []
 
 
-def test_repository_that_can_only_be_read_serves_what_it_holds(
+def test_read_only_repository_can_be_served(
     demo_repository: Path, locked: Path, free_port: str
 ) -> None:
-    """The line says that it takes no other model; another one is wrong."""
+    """The line says that it takes no other model; serving another one is wrong."""
     locked.chmod(0o755)
     repository = Path(shutil.copytree(demo_repository, locked / "models"))
     repository.chmod(0o555)
@@ -127,7 +131,7 @@ def test_repository_that_can_only_be_read_serves_what_it_holds(
 
 
 def test_port_and_ids_are_those_that_serve_would_take(tmp_path: Path) -> None:
-    """`--port` counts before the environment, and a folder needs a name that is an id."""
+    """`--port` overrides the environment; the name of a folder must be a model id."""
     (tmp_path / "no id").mkdir()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -1,4 +1,4 @@
-"""What a newcomer meets: each obstacle is one line with the path and the way out."""
+"""Obstacles that new users meet: each is one line with the path and the way out."""
 
 import os
 import re
@@ -23,7 +23,7 @@ DEMO = "vitriton/vit-digits"
 
 
 def only_error(stderr: str) -> str:
-    """The one line that says what is wrong; the lines before it say what is being done."""
+    """The only error, in the last line; the lines before it report progress."""
     assert "Traceback" not in stderr
     *doing, error = stderr.splitlines()
     assert error.startswith("vitriton: error: ")
@@ -32,7 +32,7 @@ def only_error(stderr: str) -> str:
 
 
 def test_folder_that_cannot_be_written_is_one_line(locked: Path) -> None:
-    """Before anything is trained; the repository is the first that would be made there."""
+    """The error comes before any training; the repository would be the first file there."""
     done = run_vitriton_as_others(["serve", "--port", "0"], locked)
 
     error = only_error(done.stderr)
@@ -42,8 +42,8 @@ def test_folder_that_cannot_be_written_is_one_line(locked: Path) -> None:
     assert done.stderr.splitlines() == [error]
 
 
-def test_demo_that_cannot_be_kept_is_one_line(locked: Path, tmp_path: Path) -> None:
-    """The repository could be written; nothing is trained, as the demo could not."""
+def test_demo_folder_that_cannot_be_written_is_one_line(locked: Path, tmp_path: Path) -> None:
+    """The repository can be written and the demo's folder cannot: nothing is trained."""
     repository = tmp_path / "models"
     done = run_vitriton_as_others(["serve", "--port", "0", "--repository", str(repository)], locked)
 
@@ -58,7 +58,7 @@ def test_demo_that_cannot_be_kept_is_one_line(locked: Path, tmp_path: Path) -> N
 def test_staging_folder_that_cannot_be_made_is_named(
     locked: Path, tmp_path: Path, command: str
 ) -> None:
-    """The repository itself can be written; what is beside it cannot."""
+    """The repository can be written, and the folder that it is in cannot."""
     repository = locked / "models"
     locked.chmod(0o755)
     repository.mkdir()
@@ -72,7 +72,7 @@ def test_staging_folder_that_cannot_be_made_is_named(
 
 
 def test_repository_below_a_file_is_one_line(tmp_path: Path) -> None:
-    """Even root cannot make it."""
+    """Not even root can make such a folder."""
     (tmp_path / "file").write_text("")
 
     done = run_vitriton(["serve", DEMO, "--repository", "file/models", "--port", "0"], tmp_path)
@@ -81,10 +81,10 @@ def test_repository_below_a_file_is_one_line(tmp_path: Path) -> None:
     assert f"{tmp_path / 'file'}: Not a directory" in only_error(done.stderr)
 
 
-def test_full_disk_while_the_demo_is_made_is_one_line(tmp_path: Path) -> None:
-    """A limit on the size of files stands for it: pictures are smaller, the weights are not."""
+def test_full_disk_during_the_training_is_one_line(tmp_path: Path) -> None:
+    """A limit on file sizes acts as a full disk: the weights are above it, pictures below."""
     program = (
-        "import resource; from deploy.local import cli, demo\n"
+        "import resource; from deploy import cli; from deploy.local import demo\n"
         "demo._EPOCHS, demo.MIN_ACCURACY = 1, 0.0\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
         f"cli.main(['export', {DEMO!r}])"
@@ -99,9 +99,9 @@ def test_full_disk_while_the_demo_is_made_is_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", ["serve", "doctor"])
 def test_no_temporary_folder_is_one_line(command: str, tmp_path: Path) -> None:
-    """A limit on the size of files makes all of them look full."""
+    """A limit on file sizes makes all folders look full."""
     program = (
-        "import resource; from deploy.local import cli\n"
+        "import resource; from deploy import cli\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
         f"cli.main([{command!r}, '--port', '0'])"
     )
@@ -116,10 +116,10 @@ def test_no_temporary_folder_is_one_line(command: str, tmp_path: Path) -> None:
     assert "set TMPDIR" in line
 
 
-def test_temporary_folder_without_programs_is_one_line(
+def test_temporary_folder_mounted_noexec_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Triton's own error would say that a process exited unexpectedly."""
+    """Without this check, Triton would only say that a process exited unexpectedly."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     mounted = os.statvfs(tmp_path)
     noexec = os.statvfs_result((*mounted[:8], mounted.f_flag | os.ST_NOEXEC, mounted.f_namemax))
@@ -137,8 +137,8 @@ def test_temporary_folder_without_programs_is_one_line(
         ("a" * 64, "GATEWAY_HOST"),
     ],
 )
-def test_host_that_is_not_this_one_is_one_line(host: str, says: str) -> None:
-    """Another port would not help."""
+def test_host_of_another_machine_is_one_line(host: str, says: str) -> None:
+    """The error does not advise another port, which would not help."""
     with pytest.raises(LocalError, match=says) as caught:
         open_port(host, 0)
 
@@ -147,8 +147,8 @@ def test_host_that_is_not_this_one_is_one_line(host: str, says: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_port_that_takes_root_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The system's refusal is imitated: which ports take root is a setting of the machine."""
+def test_port_that_needs_root_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test imitates the refusal: which ports need root is a setting of the machine."""
 
     class Refusing(socket.socket):
         def bind(self, _: object) -> None:
@@ -161,8 +161,8 @@ def test_port_that_takes_root_is_one_line(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize("command", ["serve", "export", "doctor"])
-def test_file_as_model_is_called_one(command: str, tmp_path: Path) -> None:
-    """By each command that takes a MODEL."""
+def test_file_as_model_is_refused(command: str, tmp_path: Path) -> None:
+    """Each command that takes a MODEL refuses it."""
     (tmp_path / "model.onnx").write_bytes(b"x")
     options = ["--port", "0"] if command != "export" else []
 
@@ -177,7 +177,7 @@ def test_file_as_model_is_called_one(command: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("file", ["model.safetensors", "model.pt", "config.json", "notes"])
 def test_file_of_a_checkpoint_names_its_folder(file: str, tmp_path: Path) -> None:
-    """Whatever its name; a config.json beside it makes the folder a checkpoint."""
+    """A config.json beside the file makes the folder a checkpoint."""
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / file).write_bytes(b"x")
 
@@ -186,10 +186,10 @@ def test_file_of_a_checkpoint_names_its_folder(file: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("name", ["My Model (v2)", "modèle"])
-def test_folder_whose_name_is_no_id_is_served_by_the_commands_in_the_line(
+def test_folder_whose_name_is_no_id_is_refused_with_commands_that_work(
     checkpoints: dict[str, Path], tmp_path: Path, name: str
 ) -> None:
-    """Run as they are: they export the folder, and the second one finds the model."""
+    """Run unchanged, the first command exports the folder and the second finds the model."""
     shutil.copytree(checkpoints["test/vit"], tmp_path / name)
     arguments = [f"./{name}", "--repository", "my models", "--port", "0"]
 
@@ -203,7 +203,7 @@ def test_folder_whose_name_is_no_id_is_served_by_the_commands_in_the_line(
     export, serve = shlex.split(found[1]), shlex.split(found[2])
     assert run_command([*export, "--max-batch-size", "1"], tmp_path).returncode == 0
     assert "ORG--NAME/1/model.pt" in files_below(tmp_path / "my models")
-    # What `serve` does, without serving.
+    # `doctor` does what `serve` does first, and does not serve.
     looked = ["doctor" if word == "serve" else word for word in serve]
     answer = run_command([*looked, "--port", "0"], tmp_path)
     assert answer.returncode == 0, answer.stdout
@@ -221,7 +221,7 @@ def test_folder_whose_name_is_no_id_is_served_by_the_commands_in_the_line(
 def test_option_of_export_given_to_serve_names_export(
     arguments: list[str], names_export: bool, tmp_path: Path
 ) -> None:
-    """Wrong usage, exit code 2."""
+    """It is wrong usage: exit code 2."""
     done = run_vitriton(["serve", *arguments], tmp_path)
 
     error = done.stderr.splitlines()[-1]
@@ -233,7 +233,7 @@ def test_option_of_export_given_to_serve_names_export(
 def test_command_for_the_next_step_is_the_one_that_was_typed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The bare name only where the shell finds this program by it."""
+    """It is the bare name only if the shell finds this program by that name."""
     script = tmp_path / "my venv" / "vitriton"
     script.parent.mkdir()
     script.write_text("#!/bin/sh\n")
@@ -242,21 +242,21 @@ def test_command_for_the_next_step_is_the_one_that_was_typed(
     shutil.copy(script, other)
     monkeypatch.chdir(tmp_path)
 
-    def told(program: str, path: Path) -> str:
+    def suggested(program: str, path: Path) -> str:
         monkeypatch.setattr(sys, "argv", [program])
         monkeypatch.setenv("PATH", str(path))
         return vitriton_command()
 
-    assert told("my venv/vitriton", tmp_path / "nowhere") == "'my venv/vitriton'"
-    assert told("my venv/vitriton", tmp_path) == "'my venv/vitriton'"
-    assert told(str(script), script.parent) == "vitriton"
-    assert Path(shlex.split(told("cli.py", tmp_path / "nowhere"))[0]).is_absolute()
+    assert suggested("my venv/vitriton", tmp_path / "nowhere") == "'my venv/vitriton'"
+    assert suggested("my venv/vitriton", tmp_path) == "'my venv/vitriton'"
+    assert suggested(str(script), script.parent) == "vitriton"
+    assert Path(shlex.split(suggested("cli.py", tmp_path / "nowhere"))[0]).is_absolute()
 
 
 def test_last_line_of_an_export_serves_the_model(
     checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
-    """From the same folder, whatever the shell finds."""
+    """The command works in the same folder, whatever `PATH` is."""
     arguments = ["--name", "me/vit", "--output", "my models", "--max-batch-size", "1"]
     done = run_vitriton(["export", str(checkpoints["test/vit"]), *arguments], tmp_path)
 
@@ -265,3 +265,12 @@ def test_last_line_of_an_export_serves_the_model(
     looked = ["doctor" if word == "serve" else word for word in command]
     answer = run_command([*looked, "--port", "0"], tmp_path, PATH="/usr/bin:/bin")
     assert answer.returncode == 0, answer.stdout
+
+
+@pytest.mark.parametrize("port", ["65536", "http", "-1"])
+def test_number_that_is_no_port_is_named_with_its_bounds(port: str, tmp_path: Path) -> None:
+    """`serve` refuses it before anything starts; exit code 2."""
+    done = run_vitriton(["serve", f"--port={port}"], tmp_path)
+
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].endswith(f"{port} is no port: 0 to 65535")

@@ -1,4 +1,4 @@
-"""What `make install` prints of pip's talk."""
+"""`make install` prints only a few lines of pip's output."""
 
 import subprocess
 import sys
@@ -23,8 +23,8 @@ Successfully installed anyio-4.9.0 nvidia-pytriton-0.7.0 torch-2.13.0
 """
 
 
-def test_only_what_takes_long_has_a_line() -> None:
-    """Large files with their size, and the unpacking, which is silent in pip."""
+def test_only_long_steps_have_a_line() -> None:
+    """Large files have a line with their size; so has the unpacking, about which pip is silent."""
     assert list(progress(PIP_SAYS.splitlines())) == [
         "torch-2.13.0, 193.4 MB",
         "nvidia_pytriton-0.7.0, 55.4 MB",
@@ -34,7 +34,7 @@ def test_only_what_takes_long_has_a_line() -> None:
 
 
 def test_many_packages_are_counted() -> None:
-    """So that a search of a minute shows that it moves."""
+    """A line for every 25 packages shows progress."""
     lines = [f"Collecting package{n}" for n in range(60)]
 
     assert list(progress(lines)) == ["25 packages found", "50 packages found"]
@@ -50,8 +50,8 @@ def install(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_failure_of_pip_is_ours_with_its_own_words(tmp_path: Path) -> None:
-    """`make` stops, and pip's error is not swallowed with the rest."""
+def test_failure_of_pip_is_passed_on_with_its_error(tmp_path: Path) -> None:
+    """`make` stops, and pip's own error is printed."""
     failed = install(sys.executable, "--no-index", str(tmp_path / "nothing"))
     done = install(sys.executable, "--no-index", "pip")
 

@@ -1,4 +1,4 @@
-"""`vitriton serve` from outside: it stops without a trace, and fails with one clear line."""
+"""`vitriton serve` from outside: it stops completely, and fails with one clear line."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ import pytest
 import tritonclient.grpc
 from safetensors.torch import load_file, save_file
 
-from deploy.local.wanted_models import HUB_MODEL, prepare_models
+from deploy.local.model_selection import HUB_MODEL, prepare_models
 from exporter.config_pbtxt import ServingOptions
 from exporter.export import ExportRequest, export_model
 from exporter.repository import versions_of
@@ -42,7 +42,7 @@ SHM = Path("/dev/shm")
 
 @pytest.fixture
 def one_model(demo_repository: Path, tmp_path: Path) -> Iterator[Stack]:
-    """A stack of its own, to be ended by the test."""
+    """A stack that the test ends itself."""
     with running_stack([DEMO], demo_repository, tmp_path) as stack:
         yield stack
 
@@ -101,7 +101,7 @@ def test_request_in_flight_is_finished_before_the_stop(one_model: Stack) -> None
 
 
 def wait_for_inflight(stack: Stack) -> None:
-    """Until the gateway works on a request besides the one that asks."""
+    """Wait until the gateway has a request in flight besides the one for its metrics."""
     for _ in range(1000):
         if "gateway_inflight_requests 2.0" in httpx.get(f"{stack.url}/metrics").text:
             return
@@ -119,11 +119,11 @@ def wait_for_inflight(stack: Stack) -> None:
 def test_death_of_a_part_ends_the_whole_with_one_line(
     demo_repository: Path, tmp_path: Path, victim: str, says: str
 ) -> None:
-    """Exit code 1, one line that names the part, nothing left behind."""
+    """Exit code 1, one line that names the part, and no process is left."""
     with running_stack([DEMO], demo_repository, tmp_path) as stack:
         processes = stack.processes()
         found = [p for p in processes[1:] if p.name().startswith(victim)]
-        # One of the model's instances is enough.
+        # For the model, this kills the process of one instance.
         found[0].kill()
 
         assert stack.process.wait(STOP_TIMEOUT_S) == 1
@@ -149,10 +149,10 @@ def test_taken_port_is_one_line_before_any_work(demo_repository: Path, tmp_path:
 
 
 def test_missing_wheel_is_one_line(tmp_path: Path) -> None:
-    """Without the embedded Triton the line says how to install it."""
-    # Imported first; then the path is cut, so that only the search for the wheel comes too late.
+    """The line says how to install the embedded Triton."""
+    # The modules are imported before the path is emptied; only the search for the wheel fails.
     program = (
-        "import sys; from deploy.local import cli, serve\n"
+        "import sys; from deploy import cli; from deploy.local import serve\n"
         "sys.path[:] = []\n"
         "cli.main(['serve', '--port', '0'])"
     )
@@ -178,7 +178,7 @@ def broken_repository(demo_repository: Path, tmp_path: Path) -> Path:
 def test_model_that_fails_to_load_is_one_line_with_the_reason(
     broken_repository: Path, tmp_path: Path
 ) -> None:
-    """Triton's own reason, the model's name, the log's place; exit code 1."""
+    """The line has Triton's reason, the model's name and the path of the log; exit code 1."""
     code, lines = output_of_failed_serve(
         [DEMO, "--repository", str(broken_repository), "--port", "0"], tmp_path
     )
@@ -200,7 +200,7 @@ def vit_folder(checkpoints: dict[str, Path]) -> Path:
 
 
 def test_old_version_stays_loadable(vit_folder: Path, tmp_path: Path) -> None:
-    """Exported twice, the newest serves; the first comes back by Triton's version policy."""
+    """After two exports Triton serves the newest; its version policy can choose the first."""
     repository = tmp_path / "models"
     for _ in range(2):
         export_model(
@@ -224,7 +224,7 @@ def test_old_version_stays_loadable(vit_folder: Path, tmp_path: Path) -> None:
 
 
 def test_two_checkpoints_of_one_name_are_refused(vit_folder: Path, tmp_path: Path) -> None:
-    """Neither would be known by its id; the line says how to tell them apart."""
+    """Both would have the same id; the line says how to give one another id."""
     one, two = (tmp_path / run / "best" for run in ("run1", "run2"))
     for folder in (one, two):
         shutil.copytree(vit_folder, folder)
@@ -238,7 +238,7 @@ def test_two_checkpoints_of_one_name_are_refused(vit_folder: Path, tmp_path: Pat
 
 
 def test_changed_checkpoint_is_exported_again(vit_folder: Path, tmp_path: Path) -> None:
-    """By its content, not its dates: an older file of another training counts."""
+    """The content decides, not the date: other weights with an older date count."""
     repository = tmp_path / "models"
     shutil.copytree(vit_folder, tmp_path / "best")
 
@@ -259,7 +259,7 @@ def test_changed_checkpoint_is_exported_again(vit_folder: Path, tmp_path: Path) 
 
 
 def test_unknown_model_is_one_line(tmp_path: Path) -> None:
-    """Neither in the repository, nor a folder, nor on a hub that answers."""
+    """It is neither in the repository nor a folder, and the hub does not answer."""
     code, lines = output_of_failed_serve(
         ["nobody/nothing", "--repository", str(tmp_path / "models"), "--port", "0"],
         tmp_path,
@@ -276,7 +276,7 @@ def test_unknown_model_is_one_line(tmp_path: Path) -> None:
 def test_without_models_the_hubs_vit_is_served_if_the_hub_answers(
     checkpoints: dict[str, Path], demo_repository: Path, tmp_path: Path
 ) -> None:
-    """And the demo beside it; later starts take it from the repository, without a hub."""
+    """The demo is served too; later starts need no hub."""
     repository = Path(shutil.copytree(demo_repository, tmp_path / "models"))
     with hub(checkpoints["test/vit"], model_id=HUB_MODEL) as endpoint:
         environment = hub_environment(endpoint, tmp_path)
@@ -291,7 +291,7 @@ def test_without_models_the_hubs_vit_is_served_if_the_hub_answers(
 
 
 def test_without_models_and_hub_the_demo_is_served(demo_repository: Path, tmp_path: Path) -> None:
-    """A hub that is not there is asked once, and named in a line."""
+    """The hub is asked once, and a line says that it does not answer."""
     environment = hub_environment("http://127.0.0.1:1", tmp_path)
     with running_stack([], demo_repository, tmp_path, **environment) as stack:
         served = httpx.get(f"{stack.url}/info").json()
@@ -300,7 +300,7 @@ def test_without_models_and_hub_the_demo_is_served(demo_repository: Path, tmp_pa
 
 
 def test_interrupt_while_starting_stops_everything(demo_repository: Path, tmp_path: Path) -> None:
-    """Ctrl-C before the stack is ready leaves nothing either."""
+    """Ctrl-C before the stack is ready leaves no process and no shared memory."""
     process, lines = start_serve(
         [DEMO, "--repository", str(demo_repository), "--port", "0"], tmp_path
     )
@@ -315,10 +315,10 @@ def test_interrupt_while_starting_stops_everything(demo_repository: Path, tmp_pa
     assert list(SHM.glob(f"vitriton-{process.pid}-*")) == []
 
 
-def test_signal_while_exporting_stops_that_too(
+def test_signal_during_an_export_stops_the_export(
     checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
-    """The longest phase of a first start: SIGTERM to the runner alone leaves no orphan."""
+    """SIGTERM to the runner alone also ends the process of the export."""
     process, lines = start_serve(
         [str(checkpoints["test/vit"]), "--repository", str(tmp_path / "models"), "--port", "0"],
         tmp_path,
@@ -335,7 +335,7 @@ def test_signal_while_exporting_stops_that_too(
 
 
 def test_proxy_of_the_environment_is_not_used(demo_repository: Path, tmp_path: Path) -> None:
-    """A machine that needs a proxy for the world outside reaches itself directly."""
+    """The runner and the gateway connect to this machine without the proxy."""
     dead = "http://127.0.0.1:9"
     proxies = dict.fromkeys(["http_proxy", "https_proxy", "HTTP_PROXY", "grpc_proxy"], dead)
     with running_stack([DEMO], demo_repository, tmp_path, **proxies, no_proxy="") as stack:
@@ -347,7 +347,7 @@ def test_proxy_of_the_environment_is_not_used(demo_repository: Path, tmp_path: P
 
 
 def test_entry_under_another_name_is_refused(demo_repository: Path, tmp_path: Path) -> None:
-    """A copied folder would answer for a model it is not; `/info` leaves it out."""
+    """A copied folder would answer as another model; `/info` does not list it."""
     repository = tmp_path / "models"
     entry = repository / "me--copy"
     shutil.copytree(demo_repository / "vitriton--vit-digits", entry)
@@ -364,7 +364,7 @@ def test_entry_under_another_name_is_refused(demo_repository: Path, tmp_path: Pa
 
 
 def test_port_of_the_environment_is_used(demo_repository: Path, tmp_path: Path) -> None:
-    """`GATEWAY_PORT` counts where `--port` is not given."""
+    """`GATEWAY_PORT` is the port if `--port` is not given."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         code, lines = output_of_failed_serve(
@@ -377,7 +377,7 @@ def test_port_of_the_environment_is_used(demo_repository: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize("command", [["gateway"], ["serve"]])
 def test_wrong_setting_is_one_line_with_its_name(command: list[str], tmp_path: Path) -> None:
-    """Refused before anything starts; exit code 2."""
+    """The setting is refused before anything starts; exit code 2."""
     done = run_vitriton(command, tmp_path, GATEWAY_MAX_BODY_BYTES="-1")
 
     assert done.returncode == 2

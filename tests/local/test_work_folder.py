@@ -1,4 +1,4 @@
-"""The temporary folder of `vitriton serve`, after one that was killed."""
+"""The temporary folder of `vitriton serve`, also after a `serve` that was killed."""
 
 import shutil
 import signal
@@ -18,14 +18,14 @@ DEMO = "vitriton/vit-digits"
 
 @pytest.fixture
 def temporary(tmp_path: Path) -> Path:
-    """A folder for temporary ones that nothing else uses."""
+    """A folder for temporary files that no other process uses."""
     folder = tmp_path / "temporary"
     folder.mkdir()
     return folder
 
 
 def start_another(temporary: Path) -> None:
-    """A `serve` that ends at once; it begins as all do."""
+    """Start a `serve` that fails at once; like any other it first removes abandoned folders."""
     (temporary / "file").write_text("")
     done = run_vitriton(["serve", "./file", "--port", "0"], temporary, TMPDIR=str(temporary))
     (temporary / "file").unlink()
@@ -33,7 +33,7 @@ def start_another(temporary: Path) -> None:
 
 
 def kill_all(stack: Stack) -> None:
-    """At once, as the kernel or a container's end does: none can clear up for another."""
+    """Kill all processes at the same time, as when a container ends."""
     processes = stack.processes()
     for process in processes:
         process.suspend()
@@ -44,7 +44,7 @@ def kill_all(stack: Stack) -> None:
 
 
 def test_next_serve_removes_what_a_killed_one_left(demo_repository: Path, temporary: Path) -> None:
-    """Its folder and its shared memory; those of one that lives stay."""
+    """It removes its folder and its shared memory, but not those of a running `serve`."""
     with running_stack([DEMO], demo_repository, temporary, TMPDIR=str(temporary)) as stack:
         start_another(temporary)
         (left,) = temporary.iterdir()
@@ -61,7 +61,7 @@ def test_next_serve_removes_what_a_killed_one_left(demo_repository: Path, tempor
 
 
 def test_stopped_serve_leaves_no_folder(demo_repository: Path, temporary: Path) -> None:
-    """Not even for the next one to remove."""
+    """It removes the folder itself."""
     with running_stack([DEMO], demo_repository, temporary, TMPDIR=str(temporary)) as stack:
         assert stack.stop() == 0
 
@@ -69,8 +69,8 @@ def test_stopped_serve_leaves_no_folder(demo_repository: Path, temporary: Path) 
 
 
 @contextmanager
-def named(folder: Path) -> Iterator[Path]:
-    """Shared memory named after a folder, taken away at the end."""
+def shared_memory_of(folder: Path) -> Iterator[Path]:
+    """Make shared memory named after a folder, and remove it at the end."""
     region = SHM / f"{folder.name}-region"
     region.write_text("")
     try:
@@ -82,7 +82,7 @@ def named(folder: Path) -> Iterator[Path]:
 def test_only_abandoned_folders_of_ours_are_removed(
     temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither kept logs, nor a link to elsewhere, nor a folder whose lock is held."""
+    """Kept logs, links and folders whose lock is held stay."""
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
     elsewhere = temporary / "elsewhere"
     abandoned = temporary / "vitriton-1-abcdefgh"
@@ -93,7 +93,11 @@ def test_only_abandoned_folders_of_ours_are_removed(
         (folder / "file").write_text("")
     link.symlink_to(elsewhere)
 
-    with named(abandoned) as region, work_folder() as held, named(held) as its_region:
+    with (
+        shared_memory_of(abandoned) as region,
+        work_folder() as held,
+        shared_memory_of(held) as its_region,
+    ):
         remove_abandoned(temporary)
         assert set(temporary.iterdir()) == {elsewhere, kept, link, held}
         assert (elsewhere / "file").exists()
@@ -102,10 +106,10 @@ def test_only_abandoned_folders_of_ours_are_removed(
     assert not held.exists()
 
 
-def test_folder_that_is_taken_away_before_it_is_locked_is_made_again(
+def test_folder_that_is_removed_before_it_is_locked_is_made_again(
     temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another `serve` may come between."""
+    """Another `serve` may remove it before."""
     import fcntl
 
     monkeypatch.setattr("tempfile.tempdir", str(temporary))

@@ -1,6 +1,6 @@
 """Decide which models to serve, and export those that the repository lacks.
 
-Exports run in a process of their own, so that torch's memory is gone when serving begins.
+Each export runs in a process of its own: when it ends, torch's memory is free for serving.
 """
 
 import asyncio
@@ -35,38 +35,38 @@ _EXPORT_GRACE_S: Final = 10.0
 
 
 class ExportFailed(LocalError):
-    """An export ended with an error, whose line it has written itself."""
+    """An export failed; its process has already written the error."""
 
 
 async def prepare_models(models: list[str], repository: Path, precision: str) -> list[str]:
-    """Ids of the models to serve, all of them in the repository now.
+    """Export the models that the repository lacks; return the ids to serve.
 
     Args:
-        models: Hub ids, ids in the repository or checkpoint folders; none means the defaults.
+        models: Hub ids, ids in the repository or checkpoint folders; empty for the defaults.
         repository: The model repository.
-        precision: What they compute in; `auto` takes what is there.
+        precision: The precision to compute in; with `auto` any entry in the repository will do.
 
     Raises:
         LocalError: A model is not in the repository and cannot be exported.
-        ExportError: The same, as an export would say.
+        ExportError: An export would fail with this error.
     """
     if not models:
         return await _prepare_defaults(repository, precision)
-    refuse_ids(models, repository)
+    refuse_unusable_ids(models, repository)
     for model in models:
         await _prepare(model, repository, precision)
-    # In the order given, without repetition.
+    # The order is the user's; the first model becomes the default one.
     return list(dict.fromkeys(served_id(model) for model in models))
 
 
 def served_id(model: str) -> str:
-    """Id a model is served under: that of a checkpoint folder is the folder's name."""
+    """The id that a model is served under; for a checkpoint folder it is the folder's name."""
     folder = folder_at(model)
     return model if folder is None else folder.resolve().name
 
 
-def refuse_ids(models: list[str], repository: Path) -> None:
-    """Refuse checkpoint folders whose names will not do as ids.
+def refuse_unusable_ids(models: list[str], repository: Path) -> None:
+    """Refuse checkpoint folders whose names cannot be model ids, or are not unique.
 
     Raises:
         LocalError: With the commands that serve such a folder under another id.
@@ -89,9 +89,9 @@ def refuse_ids(models: list[str], repository: Path) -> None:
 
 
 async def _prepare_defaults(repository: Path, precision: str) -> list[str]:
-    """The hub's ViT if it is to be had, and always the demo, which needs no download."""
+    """Export the demo, which needs no download, and the hub's ViT if the hub answers."""
     await _prepare(DEMO_MODEL, repository, precision)
-    is_there = not why_export(HUB_MODEL, repository, precision)
+    is_there = not reason_to_export(HUB_MODEL, repository, precision)
     if not is_there and not await asyncio.to_thread(_hub_has, HUB_MODEL):
         log.info("%s is not cached and the hub does not answer: serving the demo", HUB_MODEL)
         return [DEMO_MODEL]
@@ -104,10 +104,10 @@ async def _prepare_defaults(repository: Path, precision: str) -> list[str]:
 
 
 async def _prepare(model: str, repository: Path, precision: str) -> None:
-    reason = await asyncio.to_thread(why_export, model, repository, precision)
+    reason = await asyncio.to_thread(reason_to_export, model, repository, precision)
     if reason is None:
         return
-    refuse_export(model, repository)
+    refuse_impossible_export(model, repository)
     log.info("exporting %s: %s", model, reason)
     argv = [sys.executable, "-m", "deploy.cli", "export", model]
     options = ["--output", str(repository), "--precision", precision]
@@ -117,11 +117,11 @@ async def _prepare(model: str, repository: Path, precision: str) -> None:
             raise ExportFailed(f"{model} could not be exported")
 
 
-def refuse_export(model: str, repository: Path) -> None:
-    """Refuse at once what the export would refuse as well, seconds later.
+def refuse_impossible_export(model: str, repository: Path) -> None:
+    """Raise at once an error that the export would end with seconds later.
 
     Raises:
-        LocalError: The demo can be made nowhere.
+        LocalError: The demo is not trained, and its folder cannot be written to.
         ExportError: MODEL is a file, or the repository cannot be written to.
     """
     refuse_file(model)
@@ -130,8 +130,8 @@ def refuse_export(model: str, repository: Path) -> None:
         refuse_unwritable_demo(DEMO_FOLDER)
 
 
-def why_export(model: str, repository: Path, precision: str) -> str | None:
-    """Why the repository's entry will not do; none if it will."""
+def reason_to_export(model: str, repository: Path, precision: str) -> str | None:
+    """Why `model` has to be exported; none if the repository's entry can be served."""
     folder = repository / triton_model_name(served_id(model))
     if not folder.is_dir():
         return f"it is not in {repository}"
@@ -148,9 +148,9 @@ def why_export(model: str, repository: Path, precision: str) -> str | None:
 
 
 def _hub_has(model: str) -> bool:
-    """Whether the weights are cached, or the hub would send them; nothing is downloaded.
+    """Whether the weights are in the cache or on the hub; nothing is downloaded.
 
-    Asked once, without the retries of huggingface_hub, which keep an offline start waiting.
+    The hub gets one request: the retries of huggingface_hub would delay a start without network.
     """
     if isinstance(try_to_load_from_cache(model, _WEIGHTS), str):
         return True
