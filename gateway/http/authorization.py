@@ -1,4 +1,4 @@
-"""Who may call an endpoint."""
+"""Refuse callers without a valid token."""
 
 from collections.abc import Awaitable, Callable
 from functools import wraps
@@ -14,7 +14,7 @@ Endpoint = Callable[[Request[State]], Awaitable[Response]]
 
 
 def authorized(endpoint: Endpoint) -> Endpoint:
-    """The endpoint, for callers with a valid token alone; see `check_token`."""
+    """Wrap an endpoint so that it serves only callers with a valid token; see `check_token`."""
 
     @wraps(endpoint)
     async def checked(request: Request[State]) -> Response:
@@ -28,7 +28,7 @@ def check_token(authorization: str | None, state: State) -> None:
     """Refuse a caller without a valid token. Without a file of tokens every caller is served.
 
     Raises:
-        Unauthorized: With the hosted API's texts.
+        Unauthorized: The token is missing, malformed or unknown. The texts are the hosted API's.
     """
     tokens = state["tokens"]
     if tokens is None or (authorization is None and state["settings"].allow_anonymous):
