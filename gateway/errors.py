@@ -1,26 +1,26 @@
-"""Every way a request can fail, with the HTTP status it answers.
+"""Every way a request can fail, with the HTTP status of the answer.
 
     GatewayError
-    ├── MalformedRequest     400  the body is not what the API takes
-    ├── InvalidParameters    400  `parameters` holds something the task does not know
-    ├── InvalidImage         400  the bytes are no image, or one past a limit
+    ├── MalformedRequest     400  the body is not an image, a JSON object or base64 text
+    ├── InvalidParameters    400  a parameter is unknown or has a wrong value
+    ├── InvalidImage         400  the image cannot be decoded, or is over a limit
     ├── UnknownTask          400  the URL names a task other than image-classification
-    ├── Unauthorized         401  no token, or one that is not in `GATEWAY_TOKENS_FILE`
+    ├── Unauthorized         401  the caller has no token of `GATEWAY_TOKENS_FILE`
     ├── ModelNotFound        404  the model repository has no such model
     ├── NoDefaultModel       404  the URL names no model and there is no default one
     ├── RequestTimeout       408  the body did not arrive in time
-    ├── PayloadTooLarge      413  the body is past `GATEWAY_MAX_BODY_BYTES`
-    ├── UnsupportedContentEncoding 415  the body's `Content-Encoding` is none that is decoded
-    ├── Overloaded           429  `GATEWAY_MAX_INFLIGHT` requests are being worked on
-    ├── ClientClosedRequest  499  the client went away; nobody reads the answer
+    ├── PayloadTooLarge      413  the body is larger than `GATEWAY_MAX_BODY_BYTES`
+    ├── UnsupportedContentEncoding 415  the gateway does not decode the body's `Content-Encoding`
+    ├── Overloaded           429  `GATEWAY_MAX_INFLIGHT` requests are in work already
+    ├── ClientClosedRequest  499  the client closed its connection; the answer is not read
     ├── InferenceFailed      500  Triton took the request and failed
     ├── InvalidModel         500  the model's `config.pbtxt` lacks a usable contract
-    ├── ModelLoadFailed      500  Triton tried to load the model and could not
-    ├── ModelNotReady        503  Triton is up, the model is not
-    ├── ModelLoading         503  the same, and it is being loaded
-    ├── ModelTooBusy         503  the same, after all the time the caller was ready to wait
+    ├── ModelLoadFailed      500  Triton could not load the model
+    ├── ModelNotReady        503  the model is not ready
+    ├── ModelLoading         503  the model is being loaded
+    ├── ModelTooBusy         503  the model was not loaded within the caller's time
     ├── TritonUnreachable    503  Triton does not answer
-    └── DeadlineExceeded     504  `GATEWAY_REQUEST_TIMEOUT_S` ran out after the body was read
+    └── DeadlineExceeded     504  `GATEWAY_REQUEST_TIMEOUT_S` passed before the answer
 
 The message becomes the `error` of the JSON answer, so it never holds a foreign exception's text.
 """
@@ -31,8 +31,8 @@ from typing import ClassVar, Final
 
 DAMAGED: Final = "image file is truncated or damaged"
 
-# A URL may be as long as a header; an answer stays short.
-_ECHO_CHARS: Final = 200
+# A caller's text is repeated up to this length, so that answers stay short.
+_MAX_ECHO_CHARS: Final = 200
 
 
 class GatewayError(Exception):
@@ -42,9 +42,9 @@ class GatewayError(Exception):
     error_type: ClassVar[str] = "internal"
     retry_after_s: int | None = None
     extra: Mapping[str, float] = {}
-    """Keys of the JSON answer beside `error` and `error_type`."""
+    """Further keys of the JSON answer, beside `error` and `error_type`."""
     headers: Mapping[str, str] = {}
-    """Headers of the answer beside `Retry-After`."""
+    """Further headers of the answer, beside `Retry-After`."""
 
 
 class MalformedRequest(GatewayError):
@@ -62,7 +62,7 @@ class InvalidParameters(GatewayError):
 
 
 class InvalidImage(GatewayError):
-    """The image cannot be decoded, or is larger than the gateway takes."""
+    """The image cannot be decoded, or is over a limit."""
 
     status = 400
     error_type = "invalid_image"
@@ -76,14 +76,14 @@ class UnknownTask(GatewayError):
 
 
 class Unauthorized(GatewayError):
-    """The request carries no token that is in `GATEWAY_TOKENS_FILE`."""
+    """The request has no token that is in `GATEWAY_TOKENS_FILE`."""
 
     status = 401
     error_type = "unauthorized"
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
-        # huggingface_hub shows the second one to its user.
+        # huggingface_hub shows `x-error-message` to its user.
         self.headers = {
             "www-authenticate": 'Bearer realm="Authentication required", charset="UTF-8"',
             "x-error-message": message,
@@ -97,9 +97,9 @@ class ModelNotFound(GatewayError):
     error_type = "model_not_found"
 
     def __init__(self, model_id: str) -> None:
-        # First the hosted API's own words, which clients look for.
+        # The first words are the hosted API's, because clients look for them.
         super().__init__(
-            f"Model {model_id[:_ECHO_CHARS]} does not exist; GET /info lists the loaded models"
+            f"Model {model_id[:_MAX_ECHO_CHARS]} does not exist; GET /info lists the loaded models"
         )
 
 
@@ -118,7 +118,7 @@ class RequestTimeout(GatewayError):
 
 
 class PayloadTooLarge(GatewayError):
-    """The body is larger than the gateway reads."""
+    """The body is larger than `GATEWAY_MAX_BODY_BYTES`."""
 
     status = 413
     error_type = "payload_too_large"
@@ -131,7 +131,7 @@ class PayloadTooLarge(GatewayError):
 
 
 class UnsupportedContentEncoding(GatewayError):
-    """The body's `Content-Encoding` is none that the gateway decodes."""
+    """The gateway does not decode the body's `Content-Encoding`."""
 
     status = 415
     error_type = "unsupported_content_encoding"
@@ -139,15 +139,15 @@ class UnsupportedContentEncoding(GatewayError):
     def __init__(self, coding: str, supported: Sequence[str]) -> None:
         names = ", ".join(supported)
         super().__init__(
-            f"The Content-Encoding {coding[:_ECHO_CHARS]!r} is not supported; send the body with"
-            f" one of {names}, or without"
+            f"The Content-Encoding {coding[:_MAX_ECHO_CHARS]!r} is not supported; send the body"
+            f" with one of {names}, or without"
         )
-        # What the client may send instead (RFC 9110 §15.5.16).
+        # Tells the client which codings it may send (RFC 9110 §15.5.16).
         self.headers = {"accept-encoding": names}
 
 
 class Overloaded(GatewayError):
-    """As many requests are in flight as the gateway admits."""
+    """`GATEWAY_MAX_INFLIGHT` requests are in work already."""
 
     status = 429
     error_type = "overloaded"
@@ -155,35 +155,35 @@ class Overloaded(GatewayError):
 
 
 class ClientClosedRequest(GatewayError):
-    """The client closed the connection before its body was complete."""
+    """The client closed its connection before it had its answer."""
 
     status = 499
     error_type = "client_closed_request"
 
 
 class InferenceFailed(GatewayError):
-    """Triton failed on a request that the gateway built."""
+    """Triton failed to run the model, or its logits cannot be used."""
 
     status = 500
     error_type = "inference_failed"
 
 
 class InvalidModel(GatewayError):
-    """Triton serves the model, but it was not exported by Vitriton or is damaged."""
+    """Triton serves the model, but its `config.pbtxt` has no usable contract."""
 
     status = 500
     error_type = "invalid_model"
 
 
 class ModelLoadFailed(GatewayError):
-    """Triton tried to load the model and could not; the message has its reason."""
+    """Triton could not load the model; the message has Triton's reason."""
 
     status = 500
     error_type = "model_load_failed"
 
 
 class ModelLoading(GatewayError):
-    """The model is being loaded; `estimated_time` is what that will still take, in seconds."""
+    """The model is being loaded; `estimated_time` is the expected rest of the load in seconds."""
 
     status = 503
     error_type = "model_loading"
@@ -196,7 +196,7 @@ class ModelLoading(GatewayError):
 
 
 class ModelTooBusy(GatewayError):
-    """The model was not loaded in all the time that the caller was ready to wait."""
+    """The model was not loaded within the time that the caller asked to wait."""
 
     status = 503
     error_type = "model_too_busy"
@@ -209,7 +209,7 @@ class ModelTooBusy(GatewayError):
 
 
 class ModelNotReady(GatewayError):
-    """The model cannot answer yet, or no longer."""
+    """The model is not ready for requests."""
 
     status = 503
     error_type = "model_not_ready"
@@ -217,7 +217,7 @@ class ModelNotReady(GatewayError):
 
 
 class TritonUnreachable(GatewayError):
-    """No connection to Triton."""
+    """The gateway cannot connect to Triton."""
 
     status = 503
     error_type = "triton_unreachable"
@@ -225,7 +225,7 @@ class TritonUnreachable(GatewayError):
 
 
 class DeadlineExceeded(GatewayError):
-    """The answer did not come within the request's time."""
+    """The answer was not ready within `GATEWAY_REQUEST_TIMEOUT_S`."""
 
     status = 504
     error_type = "deadline_exceeded"

@@ -2,8 +2,8 @@
 
 The exporter writes it as JSON into `config.pbtxt`, parameter `vitriton`; the gateway reads it
 back through Triton's `ModelConfig` RPC. Pure: no I/O.
-Pixels cross as uint8, shape `(height, width, channels)`; logits come back as float32, shape
-`(num_labels,)`.
+The gateway sends pixels as uint8, shape `(height, width, channels)`. Triton returns logits as
+float32, shape `(num_labels,)`.
 """
 
 import re
@@ -21,7 +21,7 @@ CropRounding = Literal["floor", "half_even"]
 Dtype = Literal["fp32", "bf16", "fp16"]
 Resample = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
 
-# The hub's own rule: one optional namespace, no `--` (which is how `/` is written in folder names).
+# The hub's own rule: at most one namespace, and no `--`, which stands for `/` in folder names.
 _MODEL_ID = re.compile(r"(?!.*--)[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)?")
 _MODEL_ID_MAX_CHARS = 96
 
@@ -29,7 +29,7 @@ PositiveInt = Annotated[int, Field(gt=0)]
 
 
 class InvalidContract(ValueError):
-    """The JSON in `config.pbtxt` is not a contract this version can read."""
+    """The JSON in `config.pbtxt` is not a contract that this version can read."""
 
 
 class _Frozen(BaseModel):
@@ -51,10 +51,10 @@ class Shares(_Frozen):
 
 
 class Preprocessing(_Frozen):
-    """What happens to an upright image before it is sent, in this order."""
+    """The steps for an upright image before it is sent, in this order."""
 
     color: Color = "RGB"
-    """Colour mode the image is converted to: three channels, or grey in one."""
+    """Colour mode that the image is converted to: `RGB` has three channels, `L` is grey in one."""
     first_crop: Shares | None = None
     """Part cut from the middle before resizing, rounded down, at least one pixel."""
     resize: Size | None
@@ -64,24 +64,24 @@ class Preprocessing(_Frozen):
     resample: Resample
     """Pillow's name of the resampling filter."""
     center_crop: Size | None = None
-    """Size cut from the middle after resizing; never larger than what is there."""
+    """Size cut from the middle after resizing; never larger than the resized image."""
     center_crop_rounding: CropRounding = "floor"
-    """How half a pixel of offset is rounded: transformers rounds down, timm to the even one."""
+    """How an offset with half a pixel is rounded: transformers rounds down, timm to even."""
 
 
 class LowPrecision(_Frozen):
-    """What half precision changes, against float32 on the same images."""
+    """How far half precision is from float32, on the same images."""
 
     max_abs_logit_difference: float
     mean_abs_logit_difference: float
     top1_agreement: Annotated[float, Field(ge=0, le=1)]
-    """Share of the images whose best label is the same."""
+    """Share of the images that have the same best label in both."""
     images: PositiveInt
     """Number of images compared."""
 
 
 class Rounding(_Frozen):
-    """How far float32 logits are from those of the same model in float64, on the same images."""
+    """How far logits in float32 are from those in float64, for one model on the same images."""
 
     graph: float
     """Largest |Δlogit| of the graph."""
@@ -90,55 +90,56 @@ class Rounding(_Frozen):
 
 
 class Parity(_Frozen):
-    """How the graph, in float32, compared with eager transformers when it was written."""
+    """How far the graph is from eager transformers, both in float32, measured at export."""
 
     batch_sizes: tuple[PositiveInt, ...]
-    """Batch sizes that were compared."""
+    """The batch sizes of the comparison."""
     max_abs_logit_difference: float
-    """Largest |Δlogit| over all of them."""
+    """Largest |Δlogit| over all batch sizes."""
     tolerance: float
-    """Largest |Δlogit| that is accepted as it is."""
+    """Largest |Δlogit| that is accepted without a comparison with float64."""
     rounding: Rounding | None = None
-    """Only where the tolerance was exceeded: the graph is about as near to float64 as eager is."""
+    """Set if the tolerance was exceeded; the graph is then about as near to float64 as eager."""
 
 
 CHANNELS: Final[dict[Color, int]] = {"RGB": 3, "L": 1}
 
 
 class ModelSpec(_Frozen):
-    """One model, as the gateway needs to know it."""
+    """What the gateway needs to know about one model."""
 
     model_id: str
-    """Id it is served under, such as `google/vit-base-patch16-224`."""
+    """Id that the model is served under, such as `google/vit-base-patch16-224`."""
     architecture: str
     """Class of the transformers model."""
     hub_id: str | None
-    """Id of the checkpoint on the hub; none for a local one."""
+    """Id of the checkpoint on the hub; None for a local checkpoint."""
     revision: str | None
-    """Its commit there."""
+    """Commit of the checkpoint on the hub."""
     weights: Literal["checkpoint", "random"]
-    """`random`: only the architecture is real (`--init random`)."""
+    """`random` after `--init random`, which keeps only the architecture."""
     checkpoint_sha256: str
-    """Over the checkpoint's files, hexadecimal: tells one fine-tune from the next."""
+    """SHA-256 over the checkpoint's files, hexadecimal; tells fine-tunes of one model apart."""
     checkpoint_dtype: str | None = None
-    """What the checkpoint's weights are stored in, such as `bf16`, whatever the graph computes in.
+    """Precision that the checkpoint's weights are stored in, such as `bf16`.
 
-    None where they are random, and in entries of exporters that did not write it.
+    The graph may compute in another one. None for random weights, and for a contract of an older
+    exporter.
     """
     sha256: str
-    """Of `model.pt`, hexadecimal."""
+    """SHA-256 of `model.pt`, hexadecimal."""
     id2label: Annotated[tuple[str, ...], Field(min_length=1)]
     """Label of each logit."""
     problem_type: ProblemType | None
-    """As in the checkpoint's config; none where it says nothing."""
+    """The one of the checkpoint's config; None if the config has none."""
     preprocessing: Preprocessing
     input_size: Size
     """Height and width of `pixel_values`."""
     dtype: Dtype
-    """Precision the graph computes in."""
+    """Precision that the graph computes in."""
     parity: Parity
     low_precision: LowPrecision | None = None
-    """Only where `dtype` is not `fp32`."""
+    """Set if `dtype` is not `fp32`."""
     versions: dict[str, str]
     """Versions of the exporter and its libraries."""
 
@@ -147,13 +148,13 @@ def parse_model_spec(text: str) -> ModelSpec:
     """Read the contract's JSON.
 
     Raises:
-        InvalidContract: It is not JSON, or a field is missing or wrong.
+        InvalidContract: The text is not JSON, or a field is missing or wrong.
     """
     try:
         return ModelSpec.model_validate_json(text)
     except ValidationError as exc:
         first = exc.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the whole"
+        where = ".".join(str(part) for part in first["loc"]) or "the contract"
         raise InvalidContract(f"{where}: {first['msg']}") from exc
 
 
@@ -164,15 +165,15 @@ def input_dims(spec: ModelSpec) -> tuple[int, int, int]:
 
 
 def is_model_id(model_id: str) -> bool:
-    """Whether the hub, and so Vitriton, could have a model of that id."""
+    """Whether the text is a model id by the hub's rule, which is Vitriton's too."""
     return len(model_id) <= _MODEL_ID_MAX_CHARS and bool(_MODEL_ID.fullmatch(model_id))
 
 
 def triton_model_name(model_id: str) -> str:
-    """Triton's name, and folder, of a model: the id with `/` written as `--`."""
+    """Name of a model's folder and in Triton: the id with `--` for `/`."""
     return model_id.replace("/", "--")
 
 
 def model_id_of(triton_name: str) -> str:
-    """Inverse of `triton_model_name`."""
+    """The model id for a name of `triton_model_name`."""
     return triton_name.replace("--", "/")

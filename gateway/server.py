@@ -1,4 +1,4 @@
-"""Run the service: settings from the environment, granian in front.
+"""Run the service: read the settings, reserve the port, and start granian with its workers.
 
 The parent process holds the port and watches the workers; each worker runs `gateway.worker`.
 """
@@ -28,9 +28,9 @@ from gateway.runtime.ports import reserve_port
 from gateway.settings import InvalidSettings, Settings, load_settings
 
 _BACKLOG: Final = 2048
-# Open files of a worker that are no connections: libraries, Triton, the log.
+# Open files of a worker beside its clients' connections: libraries, Triton, the log.
 _OTHER_FILES: Final = 128
-# Beyond the time of the slowest request, before a worker that is told to stop is killed.
+# A worker that is told to stop is killed this long after the time limit of its requests.
 _STOP_MARGIN_S: Final = 5
 _CONNECT_TIMEOUT_S: Final = 1.0
 _CONNECT_PAUSE_S: Final = 0.02
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command `vitriton gateway`; exit code 2 for a setting that cannot be used."""
     parser = argparse.ArgumentParser(
         prog="vitriton gateway",
-        description="Run the HTTP service alone, in front of a Triton that is running already.",
+        description="Run only the HTTP service, for a Triton that is running already.",
         epilog="Settings come from GATEWAY_* variables: docs/configuration.md lists them.",
     )
     parser.add_argument(
@@ -52,9 +52,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         if settings.tokens_file is not None:
             TokensFile(settings.tokens_file)
     except InvalidSettings as exc:
-        _refuse(str(exc))
+        _exit_with_error(str(exc))
     except TokensError as exc:
-        _refuse(f"GATEWAY_TOKENS_FILE: {exc}")
+        _exit_with_error(f"GATEWAY_TOKENS_FILE: {exc}")
     configure_logging(settings.log_level)
     try:
         reserved = (
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     except (OSError, UnicodeError) as exc:
         reason = getattr(exc, "strerror", None) or exc
-        _refuse(
+        _exit_with_error(
             f"port {settings.port} on {settings.host} cannot be opened: {reason};"
             " choose another with GATEWAY_PORT and GATEWAY_HOST"
         )
@@ -72,14 +72,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         _serve(settings, reserved)
 
 
-def _refuse(reason: str) -> NoReturn:
+def _exit_with_error(reason: str) -> NoReturn:
     print(f"vitriton: error: {reason}", file=sys.stderr)
     raise SystemExit(2)
 
 
 @contextmanager
 def _shared_metrics(workers: int) -> Iterator[None]:
-    """A folder in which several workers add up what they count; one worker needs none."""
+    """A folder for the metrics files of several workers. One worker needs none."""
     if workers == 1:
         yield
         return
@@ -90,7 +90,7 @@ def _shared_metrics(workers: int) -> Iterator[None]:
 
 def _serve(settings: Settings, reserved: socket.socket) -> None:
     host, port = reserved.getsockname()[:2]
-    # A copy of this process would have its threads' locks without its threads.
+    # A forked worker would inherit locks of threads that it does not have.
     multiprocessing.set_start_method("spawn")
     server = Granian(
         "gateway.worker:worker_app",
@@ -101,36 +101,36 @@ def _serve(settings: Settings, reserved: socket.socket) -> None:
         workers=settings.worker_count,
         respawn_failed_workers=True,
         workers_kill_timeout=math.ceil(settings.request_timeout_s) + _STOP_MARGIN_S,
-        # Not `auto`, which waits without a limit for the first byte to tell HTTP/2 from HTTP/1.
+        # The mode `auto` waits without a limit for the first byte, to tell HTTP/2 from HTTP/1.
         http=HTTPModes.http1,
         websockets=False,
         loop=Loops.uvloop,
         backlog=_BACKLOG,
-        backpressure=_most_connections(),
+        backpressure=_max_connections(),
         http1_settings=http_settings(settings),
         log_level=LogLevels.warning,
         log_dictconfig=server_logging(),
     )
-    server.on_startup(lambda: _say_when_listening(host, port))
+    server.on_startup(lambda: _log_when_listening(host, port))
     server.serve()
 
 
 def http_settings(settings: Settings) -> HTTP1Settings:
-    """The server's limits on a connection; it has one timer for being idle and for a head."""
+    """The server's time limit of a connection, for being idle and for sending a head."""
     return HTTP1Settings(header_read_timeout=round(settings.keep_alive_s * 1000))
 
 
-def _most_connections() -> int:
-    """Connections that a worker keeps open; more of them wait in the kernel's queue."""
+def _max_connections() -> int:
+    """Number of connections a worker keeps open. Others wait in the kernel's queue."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return max(1, files - _OTHER_FILES)
 
 
-def _say_when_listening(host: str, port: int) -> None:
-    """Log the address as soon as a worker accepts connections, from a thread of its own."""
+def _log_when_listening(host: str, port: int) -> None:
+    """Log the address as soon as a worker accepts connections. A thread waits for that."""
 
     def wait() -> None:
-        while not _accepts(host, port):
+        while not _accepts_connections(host, port):
             pause.wait(_CONNECT_PAUSE_S)
         log.info("listening on %s", (host, port))
 
@@ -138,7 +138,7 @@ def _say_when_listening(host: str, port: int) -> None:
     threading.Thread(target=wait, daemon=True, name="listening").start()
 
 
-def _accepts(host: str, port: int) -> bool:
+def _accepts_connections(host: str, port: int) -> bool:
     try:
         with socket.create_connection((host, port), timeout=_CONNECT_TIMEOUT_S):
             return True

@@ -1,4 +1,4 @@
-"""The application as servers start it, with settings from the environment."""
+"""Make the application for an ASGI server, with settings from the environment."""
 
 import multiprocessing
 import os

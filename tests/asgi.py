@@ -1,4 +1,4 @@
-"""Call the gateway's ASGI application in this process, without an HTTP server."""
+"""Call the gateway's ASGI application in the process of the tests, without an HTTP server."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -12,14 +12,14 @@ from gateway.settings import Settings
 
 
 class InProcessGateway:
-    """A started application; requests are answered in this process's event loop."""
+    """A started application, called in the running event loop."""
 
     def __init__(self, app: ASGIApp, state: dict[str, Any]) -> None:
         self._app = app
         self._state = state
 
     async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> int:
-        """Status of the answer to a POST."""
+        """Send a POST and return the status of its answer."""
         scope = {
             "type": "http",
             "asgi": {"version": "3.0"},
@@ -38,7 +38,7 @@ class InProcessGateway:
         async def receive() -> Message:
             if messages:
                 return messages.pop()
-            # The client stays.
+            # The client keeps its connection open.
             await asyncio.Event().wait()
             raise AssertionError
 
@@ -52,7 +52,7 @@ class InProcessGateway:
 
 @asynccontextmanager
 async def in_process_gateway(settings: Settings) -> AsyncIterator[InProcessGateway]:
-    """The application between its startup and its shutdown."""
+    """Start the application, and shut it down at the end of the block."""
     app, state = create_app(settings), dict[str, Any]()
     to_app: asyncio.Queue[Message] = asyncio.Queue()
     from_app: asyncio.Queue[Message] = asyncio.Queue()

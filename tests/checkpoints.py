@@ -1,4 +1,4 @@
-"""Checkpoint folders as `save_pretrained` writes them, with seeded random weights."""
+"""Write checkpoint folders as `save_pretrained` does, with seeded random weights."""
 
 import warnings
 from pathlib import Path
@@ -22,13 +22,13 @@ _SMALL = {
     "num_hidden_layers": 3,
     "num_attention_heads": 4,
     "intermediate_size": 96,
-    # Far above transformers' 0.02, whose random models give every picture the same scores.
+    # With transformers' 0.02, a random model gives every picture the same scores.
     "initializer_range": 0.35,
 }
 
 
 def labels(count: int) -> dict[str, Any]:
-    """`id2label` and `label2id` with commas, accents and a repetition, as real ones have."""
+    """`id2label` and `label2id` with commas, accents and a repetition, as in real models."""
     names = [f"label {i}, étiquette {i % 7}" for i in range(count)]
     names[1] = names[0]
     return {"id2label": dict(enumerate(names)), "label2id": {n: i for i, n in enumerate(names)}}
@@ -68,7 +68,7 @@ def _save(folder: Path, architecture: Any, config: Any, processor: Any) -> Path:
     return folder
 
 
-class _Nan(torch.nn.Module):
+class _NanModel(torch.nn.Module):
     def __init__(self, labels: int) -> None:
         super().__init__()
         self.labels = labels
@@ -79,19 +79,19 @@ class _Nan(torch.nn.Module):
 
 
 def write_nan_graph(path: Path, labels: int) -> None:
-    """A `model.pt` that the exporter would never write: every logit is NaN."""
-    write_graph(path, _Nan(labels))
+    """Write a `model.pt` whose logits are all NaN, which the exporter would refuse."""
+    write_graph(path, _NanModel(labels))
 
 
 def write_graph(path: Path, module: torch.nn.Module) -> None:
-    """A module as a `model.pt`."""
+    """Write a module as a `model.pt`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.jit.script(module.eval()).save(str(path))
 
 
 def slow_down_loading(entry: Path) -> None:
-    """Have Triton warm the model up hundreds of times before it is ready: seconds."""
+    """Make loading take seconds: Triton warms the model up hundreds of times."""
     for path in (entry / "config.pbtxt", *entry.glob("configs/*.pbtxt")):
         config = text_format.Parse(path.read_text(), ModelConfig())
         for warmup in config.model_warmup:

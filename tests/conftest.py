@@ -1,7 +1,7 @@
-"""The real stack, once per session: checkpoints → exporter → tritonserver → gateway.
+"""Start the real stack once per session: checkpoints → exporter → tritonserver → gateway.
 
-Checkpoints are real architectures with seeded random weights, wide enough for scores to differ
-between pictures; the demo is the one that set-up trains.
+Checkpoints have real architectures and seeded random weights, with which scores differ between
+pictures. The demo is the model that `vitriton export` trains.
 """
 
 import os
@@ -22,13 +22,13 @@ settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Where `make families-table` has the figures written."""
+    """Add the option with which `make families-table` names the file for its figures."""
     parser.addoption("--families-table", metavar="FILE")
 
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A developer's own settings must not decide a test."""
+    """Remove a developer's own settings, which would change tests."""
     for name in os.environ:
         if name.startswith("GATEWAY_"):
             monkeypatch.delenv(name)
@@ -48,7 +48,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def demo_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model repository with the demo; it is trained in the checkout unless it is there."""
+    """A model repository with the demo model, which is trained if the checkout lacks it."""
     repository = tmp_path_factory.mktemp("demo") / "model_repository"
     subprocess.run(
         [*VITRITON, "export", "vitriton/vit-digits", "--output", str(repository)],
@@ -65,8 +65,8 @@ def repository(
 ) -> Path:
     """A copy of the demo's repository with the other models added.
 
-    `test/cold`, `test/nan` and `test/broken` are not served at first: the first one takes seconds
-    to load, the second one's logits are not finite, the third one's file is damaged.
+    `test/cold`, `test/nan` and `test/broken` are not loaded at first. `test/cold` takes seconds to
+    load, the logits of `test/nan` are not finite, and the file of `test/broken` is damaged.
     """
     from exporter.config_pbtxt import ServingOptions
     from exporter.export import ExportRequest, export_model
@@ -88,7 +88,7 @@ def repository(
 
 @pytest.fixture(scope="session")
 def stack(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """`vitriton serve` with all three models, its images bit-equal to transformers'."""
+    """`vitriton serve` with three loaded models, in image mode `reference`."""
     models = ["vitriton/vit-digits", "test/vit", "test/deit-distilled"]
     folder = tmp_path_factory.mktemp("serve")
     with running_stack(models, repository, folder, **BIT_EQUAL) as running:

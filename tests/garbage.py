@@ -1,4 +1,4 @@
-"""Objects that only Python's garbage collector frees: those of reference cycles."""
+"""Find objects in reference cycles, which only Python's garbage collector frees."""
 
 import gc
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def unreachable_objects() -> Iterator[list[object]]:
-    """A list that the block's objects are in, after it, which the collector alone would free."""
+    """A list that is filled at the end of the block with the unreachable objects it left."""
     found: list[object] = []
     gc.collect()
     gc.disable()

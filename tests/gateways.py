@@ -1,4 +1,4 @@
-"""A gateway of a test's own, `vitriton gateway`, in front of a Triton that runs already."""
+"""Run `vitriton gateway` for one test, in front of a Triton that runs already."""
 
 import os
 import re
@@ -17,7 +17,7 @@ _LISTENING = re.compile(r"listening on \('127\.0\.0\.1', (\d+)\)")
 
 
 class RunningGateway(httpx.Client):
-    """Its client, with what it has logged."""
+    """A client of a running gateway, with the gateway's log and process id."""
 
     def __init__(self, port: str, log: list[str], process: subprocess.Popen[str]) -> None:
         super().__init__(base_url=f"http://127.0.0.1:{port}", timeout=120)
@@ -27,18 +27,18 @@ class RunningGateway(httpx.Client):
         self._process = process
 
     def stop(self) -> None:
-        """Ask it to end; it finishes its requests first."""
+        """Ask the gateway to end; it finishes its requests first."""
         self._process.terminate()
 
     def kill(self) -> None:
-        """End its parent process at once."""
+        """Kill the gateway's parent process."""
         self.expected_code = -signal.SIGKILL
         self._process.kill()
 
 
 @contextmanager
 def gateway(triton_url: str, **settings: str) -> Iterator[RunningGateway]:
-    """A gateway on a free port, which it says itself."""
+    """Run a gateway on a free port, which its log names."""
     with subprocess.Popen(
         [*VITRITON, "gateway"],
         env=os.environ | {"GATEWAY_TRITON_URL": triton_url, "GATEWAY_PORT": "0"} | settings,

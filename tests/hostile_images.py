@@ -1,4 +1,4 @@
-"""Files that cost far more to decode than their pixels tell, made from ordinary ones."""
+"""Make files that cost far more to decode than their pixels suggest, from ordinary files."""
 
 import re
 import struct
@@ -27,7 +27,10 @@ def last_scan(jpeg: bytes) -> bytes:
 
 
 def jpeg_with_scans(scans: int, picture: Image.Image, *, is_progressive: bool = True) -> bytes:
-    """A progressive JPEG, or one whose components have a scan each, that repeats its last scan."""
+    """A JPEG with so many scans: its last scan is repeated.
+
+    The first scans are those of a progressive JPEG, or one for each component.
+    """
     if is_progressive:
         jpeg = encode(picture, "JPEG", progressive=True)
     else:
@@ -38,9 +41,9 @@ def jpeg_with_scans(scans: int, picture: Image.Image, *, is_progressive: bool = 
 
 
 def one_scan_for_each_component(picture: Image.Image) -> bytes:
-    """A baseline JPEG in the other order of its data: all blocks of one component first.
+    """A baseline JPEG with a scan for each component, instead of one scan for all.
 
-    Each scan is that of a grey JPEG, whose tables are those of the luminance here too.
+    Each scan is that of a grey JPEG, and all components use its tables.
     """
     grey = [encode(channel, "JPEG") for channel in picture.split()]
     frame = bytearray(jpeg_segment(0xC0, struct.pack(">BHHB", 8, picture.height, picture.width, 3)))
@@ -71,7 +74,7 @@ def png_chunk(kind: bytes, content: bytes = b"") -> bytes:
 
 
 def png_with(chunks: bytes, picture: Image.Image | None = None) -> bytes:
-    """A PNG with these before its pixels."""
+    """A PNG with these chunks before its pixels."""
     png = encode(picture or gradient(40, 31), "PNG")
     at = png.index(b"IDAT") - 4
     return png[:at] + chunks + png[at:]
@@ -100,7 +103,7 @@ def striped_tiff(strips: int) -> bytes:
 
 
 def gif_with(blocks: bytes) -> bytes:
-    """A GIF with these before its picture."""
+    """A GIF with these blocks before its picture."""
     head = b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0, 0, 0)
     picture = b"," + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\x02\x44\x01\x00;"
     return head + blocks + picture
@@ -115,7 +118,7 @@ AVIF_HEAD: Final = box(b"ftyp", b"avif\x00\x00\x00\x00avifmif1miaf")
 
 
 def avif_with_frames(frames: int) -> bytes:
-    """An AVIF whose picture repeats its frame, as hidden frames would stand there."""
+    """An AVIF whose picture has its frame so many times, as if with hidden frames."""
     avif = encode(gradient(16, 16), "AVIF")
     at = avif.index(b"mdat") + 4
     units = avif[at:]
@@ -135,14 +138,14 @@ def avif_with_items(items: int) -> bytes:
 
 
 def avif_of_units(units: bytes, *, spans: int = 1, metas: int = 1) -> bytes:
-    """An AVIF of one picture, which has all these units in each of its spans."""
+    """An AVIF of one picture, each of whose spans has all these units."""
     size = len(items_box(1, spans=[(0, 0)] * spans)) * metas
     at = len(AVIF_HEAD) + size + 8
     return AVIF_HEAD + items_box(1, spans=[(at, len(units))] * spans) * metas + box(b"mdat", units)
 
 
 def avif_of_tracks(tracks: int, content: bytes = b"") -> bytes:
-    """An AVIF of so many tracks, whose first samples are the whole file."""
+    """An AVIF of so many tracks, each with the whole file as its first sample."""
     sizes = box(b"stsz", struct.pack(">III", 0, 2**32 - 1, 1))
     places = box(b"stco", struct.pack(">III", 0, 1, 0))
     samples = box(b"mdia", box(b"minf", box(b"stbl", sizes + places)))
@@ -170,13 +173,13 @@ def items_box(
 
 
 def avif_with_references(references: int) -> bytes:
-    """An AVIF of one item that refers to so many others, which are not there."""
+    """An AVIF of one item with references to so many missing ones."""
     others = struct.pack(f">IH{references}I", 1, references, *range(2, references + 2))
     return AVIF_HEAD + items_box(1, box(b"iref", struct.pack(">I", 1 << 24) + box(b"dimg", others)))
 
 
 def avif_with_associations(associations: int) -> bytes:
-    """An AVIF of one item, with properties for so many."""
+    """An AVIF of one item, with properties for so many items."""
     entries = b"".join(struct.pack(">IBB", n, 1, 1) for n in range(1, associations + 1))
     links = box(b"ipma", struct.pack(">II", 1 << 24, associations) + entries)
     return AVIF_HEAD + items_box(1, box(b"iprp", box(b"ipco", b"") + links))

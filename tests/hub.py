@@ -1,4 +1,4 @@
-"""A hub on the loopback interface that holds one model; huggingface_hub itself is real."""
+"""Run a hub with one model on the loopback interface, for the real huggingface_hub."""
 
 import json
 import threading
@@ -22,12 +22,12 @@ class Hub(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """The three routes a download takes."""
+    """Answers the three routes that a download uses."""
 
     server: Hub
 
     def log_message(self, *_: object) -> None:
-        """Keep quiet."""
+        """Write no log."""
 
     def do_HEAD(self) -> None:
         self.answer()
@@ -77,7 +77,7 @@ class Handler(BaseHTTPRequestHandler):
 def hub(
     folder: Path, fault: Callable[[Handler], bool] = lambda _: False, model_id: str = MODEL
 ) -> Iterator[str]:
-    """Address of a running hub."""
+    """Run a hub; the block gets its address."""
     with Hub(folder, fault, model_id) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
@@ -87,5 +87,5 @@ def hub(
 
 
 def hub_environment(endpoint: str, folder: Path) -> dict[str, str]:
-    """What makes huggingface_hub ask it, with a cache of its own."""
+    """Variables with which huggingface_hub asks this hub and uses a cache in the folder."""
     return {"HF_ENDPOINT": endpoint, "HF_HOME": str(folder / "hf")}

@@ -1,4 +1,4 @@
-"""Encoded pictures: photographs that scikit-learn ships, and made ones in every mode."""
+"""Encoded pictures: scikit-learn's photographs, and generated pictures in every mode."""
 
 import io
 from importlib.resources import files
@@ -30,7 +30,7 @@ def encode(image: Image.Image, fmt: str, **options: Any) -> bytes:
 
 
 def in_mode(mode: str, fmt: str) -> bytes:
-    """A picture in a Pillow mode."""
+    """A picture in one of Pillow's modes."""
     image = gradient(90, 70)
     if mode == "I;16":
         deep = np.asarray(image.convert("L")).astype(np.uint16) * 257
@@ -40,7 +40,7 @@ def in_mode(mode: str, fmt: str) -> bytes:
     return encode(image.convert(mode), fmt)
 
 
-_STORED: Final = {
+_TRANSPOSE_TO_STORE: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -52,12 +52,12 @@ _STORED: Final = {
 
 
 def rotated(orientation: int, fmt: str = "JPEG") -> bytes:
-    """`gradient(120, 60)` stored as a camera does that was held so, with EXIF to turn it back."""
+    """`gradient(120, 60)`, stored turned, with the EXIF orientation that turns it upright."""
     exif = Image.Exif()
     exif[ORIENTATION_TAG] = orientation
     picture = gradient(120, 60)
-    if orientation in _STORED:
-        picture = picture.transpose(_STORED[orientation])
+    if orientation in _TRANSPOSE_TO_STORE:
+        picture = picture.transpose(_TRANSPOSE_TO_STORE[orientation])
     return encode(picture, fmt, exif=exif)
 
 

@@ -1,4 +1,4 @@
-"""What transformers itself answers."""
+"""Compute the answers of transformers, with which tests compare the service."""
 
 import io
 from functools import cache
@@ -8,7 +8,7 @@ from typing import Any, Final
 from PIL import Image
 from transformers import AutoImageProcessor, pipeline
 
-# More than any test model has: every label is compared.
+# More labels than any test model has, so that tests compare all.
 ALL_LABELS: Final = 100
 
 
@@ -25,7 +25,7 @@ def expected(
 ) -> list[dict[str, Any]]:
     """Answer of `transformers.pipeline` on the same weights, with its PIL image processor.
 
-    It computes in `dtype`, by default the checkpoint's own.
+    The pipeline computes in `dtype`, by default the precision of the checkpoint.
     """
     answer: list[dict[str, Any]] = _pipeline(checkpoint, dtype)(
         Image.open(io.BytesIO(picture)), **parameters

@@ -1,4 +1,4 @@
-"""Start `vitriton serve` as a user does, and take its addresses from what it prints."""
+"""Start `vitriton serve` as a user does, and read its addresses from its output."""
 
 import os
 import queue
@@ -24,7 +24,7 @@ START_TIMEOUT_S: Final = 120.0
 STOP_TIMEOUT_S: Final = 60.0
 WAIT_TIMEOUT_S: Final = 60.0
 RUN_TIMEOUT_S: Final = 200.0
-# Root may write everywhere, unless that right is given up.
+# Root may write to every folder unless it gives up that right.
 AS_OTHERS: Final = ["setpriv", "--bounding-set=-dac_override"] if os.geteuid() == 0 else []
 # The image mode in which scores are those of transformers to 1e-5.
 BIT_EQUAL: Final = {"GATEWAY_DECODE": "reference"}
@@ -38,28 +38,28 @@ _LOG: Final = re.compile(r"Triton's log (\S+)")
 def run_vitriton(
     arguments: list[str], folder: Path, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """A command that ends by itself, run in a folder; its output is in the result."""
+    """Run `vitriton` in a folder, for a command that ends by itself."""
     return run_python(["-m", "deploy.cli", *arguments], folder, **environment)
 
 
 def run_python(
     arguments: list[str], folder: Path, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """The interpreter with these arguments, the same way."""
+    """Run Python with these arguments in a folder."""
     return run_command([sys.executable, *arguments], folder, **environment)
 
 
 def run_vitriton_as_others(
     arguments: list[str], folder: Path, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """A command that ends by itself, for a user whom the permissions of folders hold back."""
+    """Run `vitriton` in a folder, as a user to whom the permissions of folders apply."""
     return run_command([*AS_OTHERS, *VITRITON, *arguments], folder, **environment)
 
 
 def run_command(
     command: list[str], folder: Path, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Any command, the same way."""
+    """Run a command in a folder; the result has its exit code and output."""
     return subprocess.run(
         command,
         cwd=folder,
@@ -73,7 +73,7 @@ def run_command(
 
 @dataclass
 class Stack:
-    """A stack that is up."""
+    """A running stack."""
 
     process: subprocess.Popen[str]
     url: str
@@ -83,16 +83,16 @@ class Stack:
     lines: "queue.Queue[str | None]"
 
     def processes(self) -> list[psutil.Process]:
-        """The runner and everything below it."""
+        """The process of `vitriton serve` and all its descendants."""
         runner = psutil.Process(self.process.pid)
         return [runner, *runner.children(recursive=True)]
 
     def rest(self) -> list[str]:
-        """What it printed after it was ready, once it has ended."""
+        """The lines printed after the stack was ready. Call it after the stack has ended."""
         return all_lines(self.lines)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Signal the runner alone and wait for it; its exit code."""
+        """Send a signal to the process of `vitriton serve` only, and return its exit code."""
         self.process.send_signal(number)
         return self.process.wait(STOP_TIMEOUT_S)
 
@@ -100,7 +100,10 @@ class Stack:
 def start_serve(
     arguments: list[str], folder: Path, **environment: str
 ) -> tuple[subprocess.Popen[str], "queue.Queue[str | None]"]:
-    """Start it in a session of its own; its output, line by line, then None."""
+    """Start `vitriton serve`, and return it with a queue of its lines, which ends with None.
+
+    The process has a session of its own.
+    """
     process = subprocess.Popen(
         [*VITRITON, "serve", *arguments],
         cwd=folder,
@@ -158,7 +161,7 @@ def _wait_until_ready(process: subprocess.Popen[str], lines: "queue.Queue[str | 
 def output_of_failed_serve(
     arguments: list[str], folder: Path, **environment: str
 ) -> tuple[int, list[str]]:
-    """Exit code and lines of a `vitriton serve` that must end by itself."""
+    """Exit code and lines of a `vitriton serve` that ends by itself."""
     process, lines = start_serve(arguments, folder, **environment)
     try:
         code = process.wait(START_TIMEOUT_S)
@@ -168,7 +171,7 @@ def output_of_failed_serve(
 
 
 def all_lines(lines: "queue.Queue[str | None]") -> list[str]:
-    """The rest of the output, once the process has ended."""
+    """The lines up to the end of the output, which ends with the process."""
     found: list[str] = []
     while (line := lines.get(timeout=STOP_TIMEOUT_S)) is not None:
         found.append(line)

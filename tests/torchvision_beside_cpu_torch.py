@@ -1,9 +1,9 @@
-"""Make an installed torchvision import beside a CPU torch, which its compiled half does not fit.
+"""Make an installed torchvision importable with a CPU torch, which its compiled part does not fit.
 
     python -m tests.torchvision_beside_cpu_torch SITE_FOLDER
 
-No CPU build of torchvision exists for every machine. Its Python parts, all that transformers and
-timm use, import once its compiled operators are declared; nobody here calls one.
+CPU builds of torchvision do not exist for every machine. transformers and timm use only its Python
+parts, which can be imported once the compiled operators are declared. No test calls an operator.
 """
 
 import re
@@ -24,7 +24,7 @@ if not _has_ops():
 
 
 def declare_operators(site: Path) -> None:
-    """Append the declarations to the module that torchvision loads its compiled half in."""
+    """Append the declarations to the module in which torchvision loads its compiled part."""
     package = site / "torchvision"
     found = _NAMES.findall((package / "_meta_registrations.py").read_text())
     names = sorted({name for groups in found for name in groups if name})

@@ -1,1 +1,1 @@
-"""Tokens: who may call, and the command that keeps them."""
+"""Check the tokens of callers, and manage the file of tokens."""

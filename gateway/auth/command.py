@@ -23,23 +23,25 @@ def main(argv: Sequence[str], default_file: Path | None) -> None:
 
     Args:
         argv: The arguments behind `vitriton token`.
-        default_file: The file of tokens where no argument names one.
+        default_file: The file of tokens to use without `--file`.
     """
     parser = argparse.ArgumentParser(
         prog="vitriton token",
-        description="Keep the tokens that the gateway accepts. Only their hashes are stored.",
+        description="Manage the tokens that the gateway accepts. Only their hashes are stored.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for name, run, what in (
-        ("new", _new, "make a token and print it, this once"),
-        ("list", _list, "names and dates of the tokens"),
+    for name, run, description in (
+        ("new", _new, "make a token and print it once"),
+        ("list", _list, "list names and dates of the tokens"),
         ("revoke", _revoke, "remove a token"),
     ):
-        command = commands.add_parser(name, help=what, description=f"{what.capitalize()}.")
+        command = commands.add_parser(
+            name, help=description, description=f"{description.capitalize()}."
+        )
         if name != "list":
-            command.add_argument("name", metavar="NAME", help="whose token it is")
+            command.add_argument("name", metavar="NAME", help="name of the token")
         command.add_argument(
             "--file",
             type=Path,

@@ -1,7 +1,7 @@
-"""Who may call: tokens that are stored as salted hashes, in a file that is read again on change.
+"""Check tokens against a file of salted hashes, which is read again when it changes.
 
-A line of the file is JSON: name, salt, hash and date of a token. Tokens have 256 random bits, so
-one round of SHA-256 is enough: there is nothing to guess (RFC 4086 §8.2).
+A line of the file is JSON: name, salt, hash and date of a token. Tokens have 256 random bits and
+cannot be guessed, so one round of SHA-256 is enough (RFC 4086 §8.2).
 """
 
 import hashlib
@@ -35,7 +35,7 @@ class TokensError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class StoredToken:
-    """A token as the file has it."""
+    """One line of the file: a token's hash, never the token itself."""
 
     name: str
     salt: str
@@ -47,7 +47,7 @@ class StoredToken:
 
 
 def new_token(name: str) -> tuple[str, StoredToken]:
-    """A new token, to be shown once, and what is kept of it."""
+    """Make a token. Returns the token, which is not stored, and its line for the file."""
     token = _PREFIX + secrets.token_urlsafe(_TOKEN_BYTES)
     salt = secrets.token_hex(_SALT_BYTES)
     created = datetime.now(UTC).isoformat(timespec="seconds")
@@ -59,13 +59,13 @@ def _hash(salt: str, token: str) -> str:
 
 
 def is_one_of(token: str, stored: Sequence[StoredToken]) -> bool:
-    """Whether the token is stored; takes the same time whichever one it is, or none."""
+    """Whether the token is one of the stored ones. The time does not depend on the answer."""
     matches = [hmac.compare_digest(_hash(entry.salt, token), entry.sha256) for entry in stored]
     return any(matches)
 
 
 def bearer_token(authorization: str) -> str | None:
-    """The token of an `Authorization` header; none if the header is of another form."""
+    """The token of an `Authorization` header; None if the header has another form."""
     match = _BEARER.fullmatch(authorization.strip())
     return match[1] if match else None
 
@@ -74,7 +74,7 @@ def read_tokens(path: Path) -> list[StoredToken]:
     """The tokens of a file.
 
     Raises:
-        TokensError: It cannot be read, or a line is not a token.
+        TokensError: The file cannot be read, or a line is not a token.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -94,10 +94,10 @@ def _parse(line: str, where: str) -> StoredToken:
 
 
 def write_tokens(path: Path, tokens: Sequence[StoredToken]) -> None:
-    """Replace the file at once, readable for its owner alone.
+    """Replace the file in one step. Only its owner may read the new one.
 
     Raises:
-        TokensError: It cannot be written.
+        TokensError: The file cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -113,33 +113,33 @@ class TokensFile:
     """The tokens of a file, read again when it has changed."""
 
     def __init__(self, path: Path) -> None:
-        """Read it for the first time.
+        """Read the file for the first time.
 
         Raises:
             TokensError: See `read_tokens`.
         """
         self._path = path
-        self._seen = _version(path)
+        self._version = _file_version(path)
         self._tokens = read_tokens(path)
 
     def accepts(self, token: str) -> bool:
         """Whether the token is in the file now.
 
-        A file that can no longer be used is logged once, and its last good tokens stay in force.
+        If a changed file cannot be used, one line is logged and the tokens read last stay valid.
         """
-        version = _version(self._path)
-        if version != self._seen:
-            self._seen = version
+        version = _file_version(self._path)
+        if version != self._version:
+            self._version = version
             try:
                 self._tokens = read_tokens(self._path)
             except TokensError as exc:
-                log.error("tokens as they were: %s", exc)
+                log.error("the previous tokens stay valid: %s", exc)
         return is_one_of(token, self._tokens)
 
 
-def _version(path: Path) -> tuple[int, int, int] | None:
+def _file_version(path: Path) -> tuple[int, int, int] | None:
     try:
-        found = os.stat(path)  # noqa: PTH116 - on every request, and a third of Path.stat's cost
+        found = os.stat(path)  # noqa: PTH116 - runs on every request; Path.stat costs thrice as much
     except OSError:
         return None
     return found.st_mtime_ns, found.st_size, found.st_ino

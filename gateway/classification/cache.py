@@ -1,4 +1,4 @@
-"""Logits of images seen before, in memory: the least recently used leave first."""
+"""Logits of images seen before, in memory. The least recently used are dropped first."""
 
 from collections.abc import Callable
 from time import monotonic
@@ -14,12 +14,12 @@ _ENTRY_OVERHEAD_BYTES: Final = 500
 
 
 class CacheKey(NamedTuple):
-    """What decides an image's logits."""
+    """The model and the image: equal keys have equal logits."""
 
     contract_sha256: str
-    """Of the model: weights, preprocessing and labels."""
+    """Hash of the model's contract, which names weights, preprocessing and labels."""
     image_blake3: bytes
-    """Of the encoded image, so that raw and base64 bodies share an entry."""
+    """Hash of the encoded image, so that raw and base64 bodies share an entry."""
 
 
 def cache_key(contract_sha256: str, image: bytes) -> CacheKey:

@@ -41,7 +41,7 @@ class Classification(NamedTuple):
     predictions: list[Prediction] | list[list[Prediction]]
     """Best first; a list of such lists if `inputs` was a list."""
     compute_type: ComputeType | Literal["cache"]
-    """`cache` if no image of the request was inferred for it."""
+    """`cache` if every image was answered from the cache or by another request's inference."""
     model: LoadedModel
     images: int
     load_s: float

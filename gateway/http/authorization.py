@@ -1,4 +1,4 @@
-"""Who may call an endpoint."""
+"""Refuse callers without a valid token."""
 
 from collections.abc import Awaitable, Callable
 from functools import wraps
@@ -13,13 +13,13 @@ from gateway.http.state import State
 Handler = Callable[[Request[State]], Awaitable[Response]]
 
 
-def authorized(endpoint: Handler) -> Handler:
-    """The endpoint, for callers with a valid token alone; see `check_token`."""
+def requires_token(handler: Handler) -> Handler:
+    """Wrap a handler so that it serves only callers with a valid token; see `check_token`."""
 
-    @wraps(endpoint)
+    @wraps(handler)
     async def checked(request: Request[State]) -> Response:
         check_token(request.headers.get("authorization"), request.state)
-        return await endpoint(request)
+        return await handler(request)
 
     return checked
 
@@ -28,7 +28,7 @@ def check_token(authorization: str | None, state: State) -> None:
     """Refuse a caller without a valid token. Without a file of tokens every caller is served.
 
     Raises:
-        Unauthorized: With the hosted API's texts.
+        Unauthorized: The token is missing, malformed or unknown. The texts are the hosted API's.
     """
     tokens = state["tokens"]
     if tokens is None or (authorization is None and state["settings"].allow_anonymous):

@@ -12,20 +12,22 @@ from backports import zstd
 
 from gateway.errors import MalformedRequest, PayloadTooLarge, UnsupportedContentEncoding
 
-# zlib reads a gzip header instead of its own from here on.
+# With 16 added, zlib expects a gzip header instead of its own.
 _GZIP_WINDOW_BITS: Final = 16 + zlib.MAX_WBITS
 _RAW_WINDOW_BITS: Final = -zlib.MAX_WBITS
 # The largest window that the content coding `zstd` may need: 8 MiB (RFC 9659 §3).
 _ZSTD_OPTIONS: Final[dict[int, int]] = {zstd.DecompressionParameter.window_log_max: 23}
-# Parallel compressors write one for each block of the input; what is left is copied for each.
+# Parallel compressors write one frame for each block of the input. There is a limit because the
+# rest of the body is copied for each frame.
 _MAX_FRAMES: Final = 64
 
-# Decodes the first member or frame, up to so many bytes: those, whether its end came, and the rest.
+# Decodes the first frame of a body, up to a number of bytes. Returns the decoded bytes, whether the
+# frame is complete, and the bytes after the frame.
 _DecodeFrame = Callable[[bytes, int], tuple[bytes, bool, bytes]]
 
 
-class _NotWhole(Exception):
-    """The encoded data ends before its end mark, or goes on after the last one that is read."""
+class _IncompleteData(Exception):
+    """The encoded data has no end mark, or more than `_MAX_FRAMES` frames."""
 
 
 def decode_content(body: bytes, content_encoding: str | None, limit_bytes: int) -> bytes:
@@ -37,7 +39,7 @@ def decode_content(body: bytes, content_encoding: str | None, limit_bytes: int) 
         limit_bytes: Largest decoded body.
 
     Raises:
-        UnsupportedContentEncoding: The coding is none of `CONTENT_ENCODINGS`, or there are several.
+        UnsupportedContentEncoding: The header is not exactly one of `CONTENT_ENCODINGS`.
         MalformedRequest: The body is not what the header says.
         PayloadTooLarge: The decoded body is larger than the limit.
     """
@@ -49,7 +51,7 @@ def decode_content(body: bytes, content_encoding: str | None, limit_bytes: int) 
         raise UnsupportedContentEncoding(coding, CONTENT_ENCODINGS)
     try:
         decoded = decoder(body, limit_bytes + 1)
-    except (zlib.error, brotli.error, zstd.ZstdError, _NotWhole) as exc:
+    except (zlib.error, brotli.error, zstd.ZstdError, _IncompleteData) as exc:
         raise MalformedRequest(
             f"The body is not {coding}, as its Content-Encoding says, or is damaged, or has more"
             f" than {_MAX_FRAMES} parts or a window of more than 8 MiB"
@@ -59,59 +61,59 @@ def decode_content(body: bytes, content_encoding: str | None, limit_bytes: int) 
     return decoded
 
 
-def _gzip(body: bytes, most: int) -> bytes:
-    return _inflate(body, most, _GZIP_WINDOW_BITS)
+def _gzip(body: bytes, max_bytes: int) -> bytes:
+    return _inflate(body, max_bytes, _GZIP_WINDOW_BITS)
 
 
-def _deflate(body: bytes, most: int) -> bytes:
+def _deflate(body: bytes, max_bytes: int) -> bytes:
     try:
-        return _inflate(body, most, zlib.MAX_WBITS)
+        return _inflate(body, max_bytes, zlib.MAX_WBITS)
     except zlib.error:
-        # Some clients send it without the header of zlib (RFC 9110 §8.4.1.2 knows them).
-        return _inflate(body, most, _RAW_WINDOW_BITS)
+        # Some clients send deflate without zlib's header (RFC 9110 §8.4.1.2 mentions them).
+        return _inflate(body, max_bytes, _RAW_WINDOW_BITS)
 
 
-def _inflate(body: bytes, most: int, window_bits: int) -> bytes:
-    def member(rest: bytes, room: int) -> tuple[bytes, bool, bytes]:
+def _inflate(body: bytes, max_bytes: int, window_bits: int) -> bytes:
+    def decode_frame(rest: bytes, limit: int) -> tuple[bytes, bool, bytes]:
         decoder = zlib.decompressobj(window_bits)
-        return decoder.decompress(rest, room), decoder.eof, decoder.unused_data
+        return decoder.decompress(rest, limit), decoder.eof, decoder.unused_data
 
-    return _joined(body, most, member)
+    return _decode_frames(body, max_bytes, decode_frame)
 
 
-def _joined(body: bytes, most: int, decode: _DecodeFrame) -> bytes:
-    """The content of all members (gzip, RFC 1952 §2.2) or frames (zstd, RFC 8878 §3) of a body."""
+def _decode_frames(body: bytes, max_bytes: int, decode_frame: _DecodeFrame) -> bytes:
+    """Decode all frames of a body (zstd, RFC 8878 §3), which gzip calls members (RFC 1952 §2.2)."""
     pieces: list[bytes] = []
     size = 0
     for _ in range(_MAX_FRAMES):
-        piece, is_whole, body = decode(body, most - size)
+        piece, is_complete, body = decode_frame(body, max_bytes - size)
         pieces.append(piece)
         size += len(piece)
-        if size >= most or (is_whole and not body):
+        if size >= max_bytes or (is_complete and not body):
             return b"".join(pieces)
-        if not is_whole:
+        if not is_complete:
             break
-    raise _NotWhole
+    raise _IncompleteData
 
 
-def _brotli(body: bytes, most: int) -> bytes:
+def _brotli(body: bytes, max_bytes: int) -> bytes:
     decoder = brotli.Decompressor()
-    pieces = [decoder.process(body, output_buffer_limit=most)]
+    pieces = [decoder.process(body, output_buffer_limit=max_bytes)]
     size = len(pieces[0])
-    while size < most and not decoder.is_finished() and not decoder.can_accept_more_data():
-        pieces.append(decoder.process(b"", output_buffer_limit=most - size))
+    while size < max_bytes and not decoder.is_finished() and not decoder.can_accept_more_data():
+        pieces.append(decoder.process(b"", output_buffer_limit=max_bytes - size))
         size += len(pieces[-1])
-    if size < most and not decoder.is_finished():
-        raise _NotWhole
+    if size < max_bytes and not decoder.is_finished():
+        raise _IncompleteData
     return b"".join(pieces)
 
 
-def _zstd(body: bytes, most: int) -> bytes:
-    def frame(rest: bytes, room: int) -> tuple[bytes, bool, bytes]:
+def _zstd(body: bytes, max_bytes: int) -> bytes:
+    def decode_frame(rest: bytes, limit: int) -> tuple[bytes, bool, bytes]:
         decoder = zstd.ZstdDecompressor(options=_ZSTD_OPTIONS)
-        return decoder.decompress(rest, room), decoder.eof, decoder.unused_data
+        return decoder.decompress(rest, limit), decoder.eof, decoder.unused_data
 
-    return _joined(body, most, frame)
+    return _decode_frames(body, max_bytes, decode_frame)
 
 
 _DECODERS: Final[dict[str, Callable[[bytes, int], bytes]]] = {
@@ -122,4 +124,4 @@ _DECODERS: Final[dict[str, Callable[[bytes, int], bytes]]] = {
     "zstd": _zstd,
 }
 CONTENT_ENCODINGS: Final = ("gzip", "deflate", "br", "zstd")
-"""Codings that are decoded, as `Accept-Encoding` names them."""
+"""Codings that the gateway decodes, as `Accept-Encoding` names them."""

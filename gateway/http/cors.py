@@ -1,4 +1,4 @@
-"""Cross-origin requests: browsers may call from every page."""
+"""Allow browsers to call the API from pages of every origin."""
 
 from typing import Final
 
@@ -22,14 +22,14 @@ class Cors(CORSMiddleware):
             allow_origins=["*"],
             allow_methods=["*"],
             allow_headers=["*"],
-            # A page of the internet may call a gateway in its reader's private network.
+            # Pages on the internet may call a gateway in the private network of their reader.
             allow_private_network=True,
             expose_headers=[header.name for header in RESPONSE_HEADERS],
             max_age=_PREFLIGHT_MAX_AGE_S,
         )
 
     def preflight_response(self, request_headers: Headers) -> Response:
-        """The answer to a preflight: headers that allow the request, or the error."""
+        """The answer to a preflight: headers that allow the request, or an error in JSON."""
         plain = super().preflight_response(request_headers)
         allowed = {
             name: value for name, value in plain.headers.items() if not name.startswith("content-")

@@ -1,4 +1,4 @@
-"""The endpoints beside classification: which models there are, and whether they are ready."""
+"""The endpoints that list models and report readiness, and `/metrics`."""
 
 from typing import Any, Final
 
@@ -17,29 +17,29 @@ _HEALTHY: Final = {"status": "ok"}
 
 
 async def root(_: Request[State]) -> Response:
-    """`GET /`: the service answers."""
+    """`GET /`: tells clients that the service answers."""
     return json_answer({"ok": "ok"})
 
 
 async def health(request: Request[State]) -> Response:
     """`GET /health`: 200 when the default model is loaded, else 503.
 
-    Without a default model it is enough that Triton is up: models are loaded when asked for, and
-    Triton calls itself unready as soon as one of them could not be.
+    Without a default model the answer is 200 when Triton is live. Triton's own readiness would not
+    do: it is false as soon as one model could not be loaded.
     """
     state = request.state
     model_id = state["settings"].default_model
     if model_id is None:
-        ready, what = await state["triton"].is_live(), "Triton"
+        ready, subject = await state["triton"].is_live(), "Triton"
     else:
-        ready, what = await state["triton"].is_model_ready(model_id), f"Model {model_id}"
+        ready, subject = await state["triton"].is_model_ready(model_id), f"Model {model_id}"
     if not ready:
-        raise ModelNotReady(f"{what} is not ready")
+        raise ModelNotReady(f"{subject} is not ready")
     return json_answer(_HEALTHY)
 
 
 async def model_health(request: Request[State]) -> Response:
-    """`GET /models/{id}/health`: 200 when the model is loaded, 503 when it is not, 404 for none."""
+    """`GET /models/{id}/health`: 200 when the model is loaded, else 503; 404 if it is unknown."""
     model_id = request.path_params["model_id"]
     if not await _is_ready(request, model_id):
         raise ModelNotReady(f"Model {model_id} is not ready")
@@ -47,7 +47,7 @@ async def model_health(request: Request[State]) -> Response:
 
 
 async def info(request: Request[State]) -> Response:
-    """`GET /info`: the version and every model that is served, with the facts of its contract."""
+    """`GET /info`: the version, and the facts of every loaded model."""
     answer = {
         "version": __version__,
         "pipeline_tag": TASK,
@@ -84,7 +84,10 @@ async def models(request: Request[State]) -> Response:
 
 
 async def status(request: Request[State]) -> Response:
-    """`GET /status/{id}`: `get_model_status` of huggingface_hub; nothing is loaded for it."""
+    """`GET /status/{id}`: state of a model for `get_model_status` of huggingface_hub.
+
+    The request does not load the model.
+    """
     model_id = request.path_params["model_id"]
     is_ready = await _is_ready(request, model_id)
     compute_type = "cpu"
@@ -100,7 +103,7 @@ async def status(request: Request[State]) -> Response:
 
 
 async def framework(request: Request[State]) -> Response:
-    """`GET /framework/{name}`: `list_deployed_models` of huggingface_hub."""
+    """`GET /framework/{name}`: loaded models for `list_deployed_models` of huggingface_hub."""
     if request.path_params["framework"] != _FRAMEWORK:
         return json_answer([])
     models = await request.state["models"].all_ready()
@@ -108,7 +111,10 @@ async def framework(request: Request[State]) -> Response:
 
 
 async def hub_model(request: Request[State]) -> Response:
-    """`GET /api/models/{id}`: for clients with `HF_ENDPOINT` set to the gateway."""
+    """`GET /api/models/{id}`: a model as the hub describes it.
+
+    Clients with `HF_ENDPOINT` set to the gateway ask for it.
+    """
     model_id = request.path_params["model_id"]
     return json_answer(_hub_facts(model_id, is_ready=await _is_ready(request, model_id)))
 
@@ -144,7 +150,7 @@ async def _is_ready(request: Request[State], model_id: str) -> bool:
 
 
 async def metrics(request: Request[State]) -> Response:
-    """`GET /metrics`: Prometheus text or OpenMetrics, as `Accept` asks."""
+    """`GET /metrics`: Prometheus text or OpenMetrics, by the header `Accept`."""
     accept, accept_encoding = (
         request.headers.get(name, "") for name in ("accept", "accept-encoding")
     )

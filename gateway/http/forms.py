@@ -19,9 +19,9 @@ class FormPart(NamedTuple):
 
     name: str
     has_filename: bool
-    """Whether `filename` or `filename*` stands in its `Content-Disposition`."""
+    """Whether the part's `Content-Disposition` has `filename` or `filename*`."""
     content_type: str
-    """In lower case, without parameters; empty if the part has none."""
+    """In lower case, without parameters; empty if the part has no `Content-Type`."""
     content: bytes
 
 
@@ -39,8 +39,8 @@ def parse_form(body: bytes, content_type: str) -> list[FormPart]:
     """The parts of a form, in their order.
 
     Raises:
-        MalformedRequest: The type names no boundary, or the body is not a whole form of at most 16
-            parts.
+        MalformedRequest: The type names no boundary, the form is damaged or incomplete, or it has
+            more than 16 parts.
     """
     _, options = parse_options_header(content_type)
     boundary = options.get(b"boundary")
@@ -64,7 +64,7 @@ def parse_form(body: bytes, content_type: str) -> list[FormPart]:
 
 
 class _PartReader:
-    """Collects the parts that the parser tells of, piece by piece."""
+    """Collects the parts of a form from the parser's callbacks."""
 
     def __init__(self) -> None:
         self.parts: list[FormPart] = []
@@ -75,7 +75,7 @@ class _PartReader:
         self._pieces: list[bytes] = []
 
     def callbacks(self) -> "MultipartCallbacks":
-        """What the parser calls for each piece."""
+        """The functions that the parser calls, by the name of the event."""
         return {
             "on_part_begin": self._begin_part,
             "on_header_field": self._add_to_name,
@@ -112,7 +112,7 @@ class _PartReader:
         self.parts.append(
             FormPart(
                 name=options.get(b"name", b"").decode("utf-8", "replace"),
-                # The parser leaves the extended form of RFC 5987 out.
+                # The parser ignores `filename*`, the extended form of RFC 5987.
                 has_filename=b"filename" in options or "filename*=" in disposition.lower(),
                 content_type=content_type.decode("latin-1"),
                 content=b"".join(self._pieces),

@@ -115,7 +115,7 @@ def normal_path(path: str) -> str:
 
 
 class ErrorAnswers:
-    """ASGI middleware: an error that a request ends in becomes its answer."""
+    """ASGI middleware: turns an error of a request into its answer."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app

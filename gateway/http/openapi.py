@@ -1,4 +1,4 @@
-"""The description of the HTTP surface, at `/openapi.json`, and its page at `/docs`."""
+"""Describe the HTTP API in OpenAPI at `/openapi.json`, and show it as a page at `/docs`."""
 
 import inspect
 import re
@@ -26,7 +26,7 @@ Json = dict[str, Any]
 
 _SWAGGER_UI: Final = Path(__file__).parent / "swagger_ui"
 _ASSETS: Final = frozenset({"swagger-ui.css", "swagger-ui-bundle.js", "start.js"})
-# The page runs no script but its own files, and asks no other host. Swagger UI styles elements.
+# The page runs only its own script files and contacts no other host. Swagger UI sets inline styles.
 _PAGE_HEADERS: Final = {
     "content-security-policy": "default-src 'none'; script-src 'self'; connect-src 'self';"
     " style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; frame-ancestors 'none'"
@@ -51,7 +51,7 @@ _SCHEMAS: Final[Json] = {
             "error_type": {"type": "string"},
             "estimated_time": {
                 "type": "number",
-                "description": "Seconds a model's load will still take; with `model_loading`.",
+                "description": "Seconds until the model is loaded; only with `model_loading`.",
             },
         },
     },
@@ -64,7 +64,7 @@ _SCHEMAS: Final[Json] = {
                 "type": "string",
                 "nullable": True,
                 "enum": ["sigmoid", "softmax", "none", None],
-                "description": "Unset, what the model's problem type asks for.",
+                "description": "If it is not set, the model's problem type decides.",
             },
             "top_k": {"type": "integer", "nullable": True, "minimum": 1, "default": 5},
         },
@@ -83,7 +83,7 @@ _SCHEMAS: Final[Json] = {
         "required": ["inputs"],
         "properties": {
             "inputs": {
-                "description": "Base64 of an image, or a list of such; data URIs are fine.",
+                "description": "Base64 of an image, or a list of these. Data URIs are accepted.",
                 "oneOf": [
                     {"type": "string"},
                     {"type": "array", "items": {"type": "string"}},
@@ -97,7 +97,7 @@ _SCHEMAS: Final[Json] = {
 _BINARY: Final[Json] = {"schema": {"type": "string", "format": "binary"}}
 _BODY: Final[Json] = {
     "required": True,
-    "description": "An image as it is, whatever its type is called, or JSON, or a form.",
+    "description": "The bytes of an image with any `Content-Type`, or JSON, or a form.",
     "content": {
         "image/*": _BINARY,
         "application/octet-stream": _BINARY,
@@ -125,7 +125,7 @@ _QUERY_PARAMETERS: Final[list[Json]] = [
     {
         "name": "top_k",
         "in": "query",
-        "description": "For a raw body; `parameters` of a JSON body win as a whole.",
+        "description": "For a raw body. `parameters` of a JSON body replace the query as a whole.",
         "schema": {"type": "integer", "minimum": 1, "default": 5},
     },
     {
@@ -134,8 +134,8 @@ _QUERY_PARAMETERS: Final[list[Json]] = [
         "schema": {"type": "string", "enum": ["sigmoid", "softmax", "none"]},
     },
 ]
-# OpenAPI has other places for these: security, and the server's own decoding.
-_UNDESCRIBED: Final = frozenset({"authorization", "content-encoding"})
+# OpenAPI describes tokens under `security`; body codings belong to HTTP.
+_UNDESCRIBED_HEADERS: Final = frozenset({"authorization", "content-encoding"})
 _SUCCESS: Final[dict[str, Json]] = {
     "predictions": {"anyOf": [_PREDICTIONS, {"type": "array", "items": _PREDICTIONS}]},
     "object": {"type": "object"},
@@ -157,7 +157,7 @@ def _document() -> bytes:
             "title": "Vitriton",
             "version": __version__,
             "description": "Image classification with the wire format of Hugging Face's Inference"
-            " API. The `/` in a model id is sent as it is; trailing slashes do no harm. Every path"
+            " API. The `/` in a model id is not escaped. Trailing slashes are ignored. Every path"
             f" may have `{ROUTER_PREFIX}` before it.",
             "license": {"name": "Apache-2.0"},
         },
@@ -172,7 +172,7 @@ def _document() -> bytes:
 
 
 def _described_paths(endpoint: Endpoint) -> tuple[str, ...]:
-    """The endpoint's path; the model's own URL also as Hugging Face's router has it."""
+    """The endpoint's path. A model's URL is also described with the router's prefix."""
     if endpoint.path == "/models/{model_id}":
         return endpoint.path, f"{ROUTER_PREFIX}{endpoint.path}"
     return (endpoint.path,)
@@ -201,7 +201,7 @@ def _operation(endpoint: Endpoint) -> Json:
         operation["parameters"] += [*_QUERY_PARAMETERS, *_header_parameters()]
         operation["requestBody"] = _BODY
     if endpoint.is_open:
-        # Overrides the security of the whole document: no token is asked for.
+        # This overrides the security of the whole document: the endpoint needs no token.
         operation["security"] = []
     return operation
 
@@ -216,7 +216,7 @@ def _header_parameters() -> list[Json]:
             | ({} if header.default is None else {"default": header.default}),
         }
         for header in REQUEST_HEADERS
-        if header.name not in _UNDESCRIBED
+        if header.name not in _UNDESCRIBED_HEADERS
     ]
 
 
@@ -230,7 +230,7 @@ def _response_headers(where: set[str]) -> Json:
 
 @cache
 def _error_responses() -> Json:
-    """One response for each status that `gateway.errors` has."""
+    """One response for each status of the errors in `gateway.errors`."""
     classes = [
         cls
         for _, cls in inspect.getmembers(errors, inspect.isclass)
@@ -253,7 +253,7 @@ async def openapi(_: Request[State]) -> Response:
 
 
 async def docs(_: Request[State]) -> Response:
-    """`GET /docs`: Swagger UI, vendored; no browser fetches anything from elsewhere."""
+    """`GET /docs`: Swagger UI from files of this package; the browser contacts no other host."""
     return FileResponse(_SWAGGER_UI / "index.html", headers=_PAGE_HEADERS)
 
 

@@ -1,4 +1,4 @@
-"""Answers as JSON. All errors take one way: `middleware.ErrorAnswers` calls `error_answer`."""
+"""Answers as JSON. `middleware.ErrorAnswers` calls `error_answer` for every error."""
 
 import logging
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ def json_error(
 
 
 def error_answer(exc: Exception, scope: Scope, metrics: Metrics) -> Response:
-    """The answer for an error of a request. The error is counted, and logged if it is ours."""
+    """The answer for an error of a request. Counts the error, and logs faults of the service."""
     if isinstance(exc, HTTPException):
         error_type = exc.detail.lower().replace(" ", "_")
         answer = _routing_error(exc, error_type, scope)

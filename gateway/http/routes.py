@@ -6,7 +6,7 @@ from typing import Any, Final
 from starlette.routing import Route
 
 from gateway.http import discovery, openapi
-from gateway.http.authorization import Handler, authorized
+from gateway.http.authorization import Handler, requires_token
 from gateway.http.classify import Classify
 from gateway.http.table import ENDPOINTS, Endpoint
 
@@ -40,7 +40,7 @@ def _route(endpoint: Endpoint) -> Route:
     elif endpoint.is_open:
         handler = _HANDLERS[endpoint.handler]
     else:
-        handler = authorized(_HANDLERS[endpoint.handler])
+        handler = requires_token(_HANDLERS[endpoint.handler])
     return Route(path, handler, methods=[endpoint.method])
 
 

@@ -84,7 +84,7 @@ def _text_of(content: bytes) -> bytes:
 
 
 def _image_of(content: bytes) -> bytes:
-    """The image that the bytes are, or that they are the base64 of."""
+    """The bytes themselves if they are an image, else what their base64 decodes to."""
     if has_image_signature(content):
         return content
     try:

@@ -12,7 +12,7 @@ from gateway.triton.client import TritonClient
 
 
 class State(TypedDict):
-    """A request finds it under `request.state`."""
+    """The value of `request.state`, and of `scope["state"]`."""
 
     settings: Settings
     triton: TritonClient

@@ -65,7 +65,7 @@ ENDPOINTS: Final = (
         "array",
     ),
     Endpoint("GET", "/api/models", "hub_models", "Loaded models, as the hub lists them", "array"),
-    # Open as on the hub: the newest clients ask it without the token they were given.
+    # Open as on the hub. The newest clients request it without their token.
     Endpoint(
         "GET",
         "/api/models/{model_id}",

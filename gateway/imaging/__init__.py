@@ -1,4 +1,4 @@
-"""Image files become the uint8 pixels that a model takes. Start with `images`.
+"""Turn image files into the uint8 pixels that a model takes. Read `images` first.
 
-The only package that imports Pillow and the resizer.
+Only this package imports Pillow and the resizer.
 """

@@ -1,9 +1,9 @@
 """Refuse an AVIF with more items, or more frames in one picture, than any encoder writes.
 
-Pure. An AV1 decoder decodes all frames of a picture's data, also those it never shows, and libavif
-looks for each item among all others. Boxes are those of ISO/IEC 14496-12, open bitstream units
-those of the AV1 specification, 5.3. Each limit counts over the whole file, so that the check itself
-looks at few things and at each byte a few times.
+Pure. Two things make an AVIF expensive. An AV1 decoder decodes all frames of a picture, also those
+that it never shows. libavif looks for each item among all other items.
+Boxes are those of ISO/IEC 14496-12. Units are the open bitstream units of the AV1 specification,
+5.3. Each limit counts over the whole file, so the check itself is cheap.
 """
 
 from collections.abc import Iterator
@@ -17,19 +17,21 @@ _PATH_TO_SAMPLES: Final = (b"mdia", b"minf", b"stbl")
 _FULL_BOX_BYTES: Final = 4
 _EMPTY: Final = memoryview(b"")
 
-# One and its transparency; a grid has as many as tiles, each at least 64x64.
+# A picture has one item, and one for its transparency. A grid has an item for each tile; a tile has
+# at least 64x64 pixels.
 _MAX_ITEMS: Final = 4_000
-# libavif looks for these among all items too, and takes unknown ones for new items. A tile belongs
-# to its grid, and may have a thumbnail or transparency.
+# libavif looks for the items of each reference among all items too, and adds unknown ones as new
+# items. A reference links each tile to its grid; others link thumbnails and transparency.
 _MAX_REFERENCES: Final = 2 * _MAX_ITEMS
-# One, or one for each layer of a picture that is shown in steps, of which AVIF has four.
+# A picture has one frame. A picture that is shown in steps has one for each layer, four at most.
 _MAX_FRAMES: Final = 4
-# An item has two or three.
+# An item has two or three units.
 _MAX_UNITS: Final = 20_000
 _MAX_BOXES: Final = 20_000
-# One and its transparency, and what a video brings along.
+# An animation has one track, and one for its transparency. A video has a few more.
 _MAX_TRACKS: Final = 8
-# Neither items nor tracks share bytes among themselves; the first item is the first sample too.
+# Items do not share bytes, and tracks do not. The first item and the first sample may be the same
+# bytes, so a byte is read at most twice.
 _MAX_READS: Final = 2
 
 
@@ -44,43 +46,43 @@ class _Span(NamedTuple):
     size: int
 
 
-class _Allowance:
-    """What a file may still have of one thing."""
+class _Limit:
+    """Counts one kind of thing in a file, and refuses a file that has too many."""
 
-    def __init__(self, amount: int, refusal: str) -> None:
-        self._left = amount
+    def __init__(self, limit: int, refusal: str) -> None:
+        self._left = limit
         self._refusal = refusal
 
-    def take(self, amount: int = 1) -> None:
+    def count(self, amount: int = 1) -> None:
         self._left -= amount
         if self._left < 0:
             raise InvalidImage(self._refusal)
 
 
 class _File:
-    """A file's bytes, and what it may still have."""
+    """A file's bytes, and its limits."""
 
     def __init__(self, data: bytes) -> None:
         self.data = memoryview(data)
-        self.boxes = _allowance(_MAX_BOXES, "boxes")
-        self.items = _allowance(_MAX_ITEMS, "items")
-        self.places = _allowance(_MAX_ITEMS, "items")
-        self.spans = _allowance(_MAX_ITEMS, "parts of items")
-        self.associations = _allowance(_MAX_ITEMS, "items with properties")
-        self.references = _allowance(_MAX_REFERENCES, "references between items")
-        self.tracks = _allowance(_MAX_TRACKS, "tracks")
-        self.units = _allowance(_MAX_UNITS, "units of AV1")
-        self.bytes = _Allowance(_MAX_READS * len(data), DAMAGED)
+        self.boxes = _limit_of(_MAX_BOXES, "boxes")
+        self.items = _limit_of(_MAX_ITEMS, "items")
+        self.locations = _limit_of(_MAX_ITEMS, "items")
+        self.spans = _limit_of(_MAX_ITEMS, "parts of items")
+        self.associations = _limit_of(_MAX_ITEMS, "items with properties")
+        self.references = _limit_of(_MAX_REFERENCES, "references between items")
+        self.tracks = _limit_of(_MAX_TRACKS, "tracks")
+        self.units = _limit_of(_MAX_UNITS, "units of AV1")
+        self.bytes = _Limit(_MAX_READS * len(data), DAMAGED)
 
 
-def _allowance(limit: int, things: str) -> _Allowance:
-    return _Allowance(
+def _limit_of(limit: int, things: str) -> _Limit:
+    return _Limit(
         limit, f"The AVIF has more than {limit} {things}; save it again, or send a JPEG or PNG"
     )
 
 
 class _Fields:
-    """Big-endian numbers one after the other; past the end they are 0."""
+    """Reads big-endian numbers one after the other. Numbers past the end are 0."""
 
     def __init__(self, content: memoryview, at: int = 0) -> None:
         self._content = content
@@ -92,10 +94,10 @@ class _Fields:
 
 
 def check_avif(data: bytes) -> None:
-    """Refuse what no encoder writes; what is damaged is left to the decoder.
+    """Refuse an AVIF that no encoder writes. The decoder refuses damaged ones.
 
     Args:
-        data: A file that begins with `ftyp`; where that names no brand of AVIF, nothing is checked.
+        data: A file whose first box is `ftyp`. A file without a brand of AVIF is not checked.
 
     Raises:
         InvalidImage: The file has too many items, links between them, boxes, tracks, units, or
@@ -103,7 +105,7 @@ def check_avif(data: bytes) -> None:
     """
     file = _File(data)
     first = next(_boxes(file, file.data), None)
-    # HEIC and videos have such boxes too, and are refused by their own name.
+    # HEIC files and videos have the same boxes. `foreign_files` refuses them by name.
     if first is None or not any(brand in bytes(first.content) for brand in _BRANDS):
         return
     boxes = _only_boxes(file, file.data, {b"meta", b"moov"})
@@ -116,7 +118,7 @@ def check_avif(data: bytes) -> None:
 def _boxes(file: _File, content: memoryview) -> Iterator[_Box]:
     at = 0
     while at + 8 <= len(content):
-        file.boxes.take()
+        file.boxes.count()
         fields = _Fields(content, at)
         length, kind = fields.number(4), bytes(content[at + 4 : at + 8])
         fields.at += 4
@@ -130,11 +132,11 @@ def _boxes(file: _File, content: memoryview) -> Iterator[_Box]:
 
 
 def _only_boxes(file: _File, content: memoryview, kinds: set[bytes]) -> dict[bytes, memoryview]:
-    """Contents of the boxes of these kinds, of which there is one each at most."""
+    """Contents of the boxes of these kinds. A file with two boxes of one kind is refused."""
     found: dict[bytes, memoryview] = {}
     for box in _boxes(file, content):
         if box.kind in kinds:
-            # Which one a decoder takes is its own choice.
+            # Decoders may differ in which of the two they read.
             if box.kind in found:
                 raise InvalidImage(DAMAGED)
             found[box.kind] = box.content
@@ -156,16 +158,16 @@ def _count_links(file: _File, references: memoryview, properties: memoryview) ->
     """Count the items that `iref` and `ipma` (8.11.12 and 8.11.14) name."""
     id_size = 4 if _version(references) else 2
     for box in _boxes(file, references[_FULL_BOX_BYTES:]):
-        file.references.take(max(1, _Fields(box.content, id_size).number(2)))
+        file.references.count(max(1, _Fields(box.content, id_size).number(2)))
     for box in _boxes(file, properties):
         if box.kind == b"ipma":
-            file.associations.take(_Fields(box.content, _FULL_BOX_BYTES).number(4))
+            file.associations.count(_Fields(box.content, _FULL_BOX_BYTES).number(4))
 
 
 def _picture_items(file: _File, infos: memoryview) -> frozenset[int]:
     """Numbers of the items that are AV1 (`iinf`, ISO/IEC 14496-12, 8.11.6)."""
     fields = _Fields(infos, _FULL_BOX_BYTES)
-    file.items.take(fields.number(4 if _version(infos) > 0 else 2))
+    file.items.count(fields.number(4 if _version(infos) > 0 else 2))
     found = set()
     for box in _boxes(file, infos[fields.at :]):
         info = _Fields(box.content, _FULL_BOX_BYTES)
@@ -179,21 +181,21 @@ def _version(content: memoryview) -> int:
     return content[0] if content else 0
 
 
-def _item_spans(file: _File, places: memoryview) -> Iterator[tuple[int, list[_Span]]]:
-    """Each item with its spans (`iloc`, 8.11.3)."""
-    version = _version(places)
-    fields = _Fields(places, _FULL_BOX_BYTES)
+def _item_spans(file: _File, locations: memoryview) -> Iterator[tuple[int, list[_Span]]]:
+    """Each item's number with its spans (`iloc`, 8.11.3)."""
+    version = _version(locations)
+    fields = _Fields(locations, _FULL_BOX_BYTES)
     sizes, more_sizes = fields.number(1), fields.number(1)
     index_size = more_sizes & 15 if version else 0
     count = fields.number(4 if version > 1 else 2)
-    file.places.take(count)
+    file.locations.count(count)
     for _ in range(count):
         item = fields.number(4 if version > 1 else 2)
         method = fields.number(2) & 15 if version else 0
         fields.at += 2
         base, spans = fields.number(more_sizes >> 4), []
         extents = fields.number(2)
-        file.spans.take(extents)
+        file.spans.count(extents)
         for _ in range(extents):
             fields.at += index_size
             start = base + fields.number(sizes >> 4)
@@ -206,7 +208,7 @@ def _check_tracks(file: _File, movie: memoryview) -> None:
     for track in _boxes(file, movie):
         if track.kind != b"trak":
             continue
-        file.tracks.take()
+        file.tracks.count()
         content: memoryview | None = track.content
         items = _only_boxes(file, track.content, {b"meta"}).get(b"meta")
         if items is not None:
@@ -218,7 +220,7 @@ def _check_tracks(file: _File, movie: memoryview) -> None:
 
 
 def _first_sample(file: _File, content: memoryview) -> _Span:
-    """Where it is, by the tables of `stbl` (8.7.3 and 8.7.5)."""
+    """Position of a track's first sample, by the tables of `stbl` (8.7.3 and 8.7.5)."""
     tables = _only_boxes(file, content, {b"stsz", b"stco", b"co64"})
     wide = b"co64" in tables
     if wide and b"stco" in tables:
@@ -231,15 +233,15 @@ def _first_sample(file: _File, content: memoryview) -> _Span:
 
 
 def _check_frames(file: _File, picture: list[tuple[memoryview, _Span]]) -> None:
-    """Check one picture, whose units lie in these parts of a source each."""
-    # Before anything is copied: parts may overlap.
+    """Check one picture. Its units are in the spans, each of its own source, joined."""
+    # Count before copying: spans may overlap.
     for source, span in picture:
-        file.bytes.take(max(0, min(span.size, len(source) - span.start)))
+        file.bytes.count(max(0, min(span.size, len(source) - span.start)))
     parts = [source[span.start : span.start + span.size] for source, span in picture]
     units = parts[0] if len(parts) == 1 else memoryview(b"".join(parts))
     frames, at = 0, 0
     while at < len(units):
-        file.units.take()
+        file.units.count()
         head = units[at]
         at += 2 if head & 4 else 1
         frames += (head >> 3 & 15) in _FRAME_UNITS

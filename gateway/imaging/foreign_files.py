@@ -1,6 +1,6 @@
-"""Name the kind of a file that is no image the gateway decodes, and say what to send instead.
+"""Name the kind of a file that the gateway does not decode, and say what to send instead.
 
-Pure. The table has what people do send. Other kinds are left out.
+Pure. The table has the kinds that people send, and no others.
 """
 
 import re
@@ -18,13 +18,13 @@ def _kind(subject: str, signature: bytes) -> _Kind:
     return _Kind(re.compile(signature, re.DOTALL | re.IGNORECASE), subject)
 
 
-# Each alternative ends at one place alone, and none is tried anew: linear in the head's length.
+# Atomic and possessive, so that matching takes time linear in the head's length.
 _BEFORE_SVG: Final = (
     rb"(?>(?:<\?xml[^>]*+|<!--.*?--|<!DOCTYPE svg[^\[>]*+(?:\[[^\]]*+\]\s*+)?+)>)\s*+"
 )
 
 _KINDS: Final = (
-    # Some brands say only how the boxes lie, in AVIF too.
+    # Brands such as `mif1` name only the structure of the boxes; AVIF files have them too.
     _kind(
         "the image is HEIC/HEIF",
         rb"....ftyp(?!.{0,52}avi[fs])(?:hei[cxms]|hev[cxms]|mi[fa]1|msf1|mif2|avc[is])",
@@ -33,7 +33,7 @@ _KINDS: Final = (
     _kind("the image is JPEG XL", rb"\xff\x0a|\x00\x00\x00\x0cJXL "),
     _kind("the image is SVG", rb"(?:\xef\xbb\xbf)?+\s*+(?:" + _BEFORE_SVG + rb")*+<svg[\s>]"),
     _kind("the file is a Photoshop document", rb"8BPS"),
-    # The number of pictures in it comes next, and in a TGA, which begins alike, zeros.
+    # An icon's number of pictures comes next. A TGA begins with the same bytes, and then has zeros.
     _kind("the file is an icon or a cursor", rb"\x00\x00[\x01\x02]\x00(?!\x00\x00)"),
     _kind("the file is a PDF", rb"%PDF-"),
     _kind("the file is a web page", rb"(?:\xef\xbb\xbf)?\s*<(?:!DOCTYPE )?html"),
@@ -46,7 +46,7 @@ _KINDS: Final = (
 
 
 def foreign_kind(data: bytes) -> str | None:
-    """One clause that names the file's kind and what to send; none for kinds not known here."""
+    """A clause that names the file's kind and says what to send; None for unknown kinds."""
     head = data[:_HEAD_BYTES]
     for kind in _KINDS:
         if kind.signature.match(head):

@@ -52,7 +52,7 @@ def decode(
         mode: `reference` is bit-equal to transformers' PIL processors; the others are faster.
 
     Raises:
-        InvalidImage: The bytes are no image, a damaged one, or one past the limit.
+        InvalidImage: The bytes are not an image, or the image is damaged or over the limit.
     """
     decoded = _decode(check_file(data, max_image_pixels), preprocessing, max_image_pixels, mode)
     if mode == "reference":
@@ -63,11 +63,11 @@ def decode(
 
 class _Decoded(NamedTuple):
     image: Image.Image
-    """In RGB, by way of which transformers' pipeline goes also where the model takes grey."""
+    """In RGB, also for a model that takes grey: transformers' pipeline converts to RGB first."""
     plan: FitPlan
-    """For the whole image, upright; `image` may be scaled down."""
+    """Made for the whole image, upright; `image` may be scaled down."""
     orientation: int
-    """How to turn `image`, EXIF's 1 to 8."""
+    """How to turn `image`: EXIF's value, 1 to 8."""
 
 
 def _decode(
@@ -79,13 +79,13 @@ def _decode(
             _check_codec(image, max_image_pixels)
             _check_size(image.size, preprocessing.shortest_edge, max_image_pixels)
             if file.jpeg is not None:
-                # All at once: an arithmetic decoder cannot wait for more.
+                # Pass the file on at once: an arithmetic decoder cannot pause for more.
                 image.decodermaxblock = len(file.data)
             if mode == "reference":
                 upright = ImageOps.exif_transpose(image).convert("RGB")
                 return _Decoded(upright, plan_fit(*upright.size, preprocessing), 1)
             if file.jpeg is None:
-                # A PNG may have its orientation behind the pixels.
+                # A PNG may have its orientation after the pixels.
                 image.load()
             orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
             plan = plan_fit(*upright_size(image.size, orientation), preprocessing)
@@ -121,7 +121,7 @@ def _unidentified(data: bytes) -> str:
 
 
 def _check_codec(image: Image.Image, max_image_pixels: int) -> None:
-    """Refuse what would cost far more than the image's size tells."""
+    """Refuse compressions and tiles that cost far more to decode than the image's size suggests."""
     # Pillow decodes these in Python, seconds for a few megabytes.
     if any(tile[0] in Image.DECODERS for tile in getattr(image, "tile", [])):
         raise InvalidImage(
@@ -142,15 +142,15 @@ def _check_size(size: tuple[int, int], shortest_edge: int | None, max_image_pixe
     _refuse_above(max_image_pixels, *size, "")
     if shortest_edge is not None:
         factor = shortest_edge / min(size)
-        # A limit below the model's own size is still no reason to refuse ordinary shapes.
+        # Ordinary shapes pass even if the limit is below the model's own size.
         limit = max(max_image_pixels, _ORDINARY_ASPECT_RATIO * shortest_edge * shortest_edge)
         width, height = (int(edge * factor) for edge in size)
         _refuse_above(limit, width, height, " once resized for the model")
 
 
-def _refuse_above(limit: int, width: int, height: int, when: str) -> None:
+def _refuse_above(limit: int, width: int, height: int, stage: str) -> None:
     if width * height > limit:
         raise InvalidImage(
-            f"Image size ({width}x{height}, {width * height} pixels{when}) exceeds the limit of"
+            f"Image size ({width}x{height}, {width * height} pixels{stage}) exceeds the limit of"
             f" {limit} pixels (GATEWAY_MAX_IMAGE_PIXELS); send a smaller image"
         )

@@ -1,4 +1,4 @@
-"""Read from a JPEG, without decoding it, what decides whether and how it is decoded.
+"""Read a JPEG's frame and count its parts, without decoding, to decide how it may be decoded.
 
 Pure. The markers are found as libjpeg and Pillow find them (ISO/IEC 10918-1, annex B), at a cost
 linear in the file's size.
@@ -15,12 +15,13 @@ _MARKER: Final = re.compile(rb"\xff([^\x00\xff])")
 _MARKER_AFTER_SCAN: Final = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
 _HUFFMAN_FRAMES: Final = frozenset({0xC0, 0xC1, 0xC2})
 _PROGRESSIVE_FRAMES: Final = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
-_FIRST_KNOWN: Final = 0xC0
+_FIRST_KNOWN_MARKER: Final = 0xC0
 # Between the frames' markers are DHT, JPG and DAC.
-_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_FRAME_MARKERS: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _HIERARCHICAL_FRAMES: Final = frozenset({0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF})
-# DHP and EXP, which hierarchical JPEGs alone have; JPG and JPG0 to JPG13. libjpeg takes none.
+# DHP and EXP, which only hierarchical JPEGs have.
 _HIERARCHICAL_SEGMENTS: Final = frozenset({0xDE, 0xDF})
+# JPG and JPG0 to JPG13.
 _NEVER_DECODED: Final = frozenset({0xC8, *range(0xF0, 0xFE)})
 _WITHOUT_LENGTH: Final = frozenset({0x01, *range(0xD0, 0xDA)})
 _END_OF_IMAGE: Final = 0xD9
@@ -28,17 +29,19 @@ _START_OF_SCAN: Final = 0xDA
 _LENGTH: Final = struct.Struct(">H")
 _FRAME: Final = struct.Struct(">BHHB")
 
-# An honest file has about ten, and one for each 64 KiB of metadata. Pillow reads them in Python.
+# An ordinary file has about ten segments, and one for each 64 KiB of metadata. Pillow reads them in
+# Python.
 _MAX_SEGMENTS: Final = 4_000
-# Pillow looks at each of them in Python.
+# Pillow looks at each stray byte in Python.
 _MAX_STRAY_BYTES: Final = 65_536
-# Encoders write 10 for colour and 18 for CMYK, optimisers a few more; each is work on all pixels.
+# Encoders write 10 scans for colour and 18 for CMYK, optimisers a few more. Each scan costs work on
+# all pixels.
 _MAX_SCANS: Final = 100
-_SCANS_OF_LARGEST: Final = 20
+_MAX_SCANS_OF_LARGEST: Final = 20
 
 
 class JpegFrame(NamedTuple):
-    """What a frame header says (ISO/IEC 10918-1 B.2.2)."""
+    """The fields of a frame header (ISO/IEC 10918-1 B.2.2)."""
 
     kind: int
     """Second byte of its marker, 0xC0 to 0xCF."""
@@ -50,37 +53,38 @@ class JpegFrame(NamedTuple):
 
     @property
     def is_scalable(self) -> bool:
-        """Whether a decoder can be trusted to decode it to fewer pixels.
+        """Whether the decoder can safely decode the frame to fewer pixels.
 
-        Lossless frames, for one, have no scales; libjpeg-turbo ignored that until 3.1.4 and wrote
-        all pixels into a buffer for fewer.
+        Lossless frames, for example, cannot be scaled. libjpeg-turbo before 3.1.4 wrote all their
+        pixels into a buffer for fewer.
         """
         return self.kind in _HUFFMAN_FRAMES and self.precision == 8 and self.components in {1, 3}
 
 
 class _Head(NamedTuple):
-    """What stands before a JPEG's first scan."""
+    """The part of a JPEG before its first scan."""
 
     frame: JpegFrame
     first_scan: int
-    """Where the first scan's header starts, after its marker."""
+    """Offset of the first scan's header, after its marker."""
     segments: int
 
 
 def check_jpeg(data: bytes, max_image_pixels: int) -> JpegFrame | None:
-    """Refuse a JPEG that costs far more to decode than its pixels tell.
+    """Refuse a JPEG that costs far more to decode than its number of pixels suggests.
 
-    One of a kind that is not decoded is refused too.
+    A JPEG of a kind that the gateway does not decode is refused too.
 
     Args:
         data: A file that begins as a JPEG.
-        max_image_pixels: Pixels of the largest image; the larger an image, the fewer scans it has.
+        max_image_pixels: Pixels of the largest image. The larger an image, the fewer scans it may
+            have.
 
     Returns:
-        Its frame; none where the file is too damaged to have one, which the decoder will find too.
+        The frame; None if the file is too damaged to have one. The decoder refuses such a file.
 
     Raises:
-        InvalidImage: It has too many segments, stray bytes or scans, or is of a kind that is not
+        InvalidImage: The file has too many segments, stray bytes or scans, or a kind that is not
             decoded.
     """
     head = _read_head(data)
@@ -88,8 +92,10 @@ def check_jpeg(data: bytes, max_image_pixels: int) -> JpegFrame | None:
         return None
     _refuse_unsupported(head.frame)
     pixels = max(1, head.frame.width * head.frame.height)
-    limit = min(_MAX_SCANS, max(_SCANS_OF_LARGEST, _SCANS_OF_LARGEST * max_image_pixels // pixels))
-    if _has_many_scans(data, head) and _count_scans(data, head, limit) > limit:
+    limit = min(
+        _MAX_SCANS, max(_MAX_SCANS_OF_LARGEST, _MAX_SCANS_OF_LARGEST * max_image_pixels // pixels)
+    )
+    if _may_have_many_scans(data, head) and _count_scans(data, head, limit) > limit:
         raise InvalidImage(
             f"The JPEG has more than {limit} scans, the limit for its size; save it as a baseline"
             " JPEG"
@@ -107,13 +113,13 @@ def _read_head(data: bytes) -> _Head | None:
         if kind in _WITHOUT_LENGTH:
             at = start
             continue
-        if kind < _FIRST_KNOWN or start + _LENGTH.size + _FRAME.size > len(data):
+        if kind < _FIRST_KNOWN_MARKER or start + _LENGTH.size + _FRAME.size > len(data):
             return None
         if kind in _HIERARCHICAL_SEGMENTS:
             raise _unsupported("Hierarchical JPEG")
-        if kind in _NEVER_DECODED or (kind in _FRAMES and frame is not None):
+        if kind in _NEVER_DECODED or (kind in _FRAME_MARKERS and frame is not None):
             raise InvalidImage(DAMAGED)
-        if kind in _FRAMES:
+        if kind in _FRAME_MARKERS:
             frame = JpegFrame(kind, *_FRAME.unpack_from(data, start + _LENGTH.size))
         if kind == _START_OF_SCAN:
             return None if frame is None else _Head(frame, start, segments)
@@ -148,8 +154,11 @@ def _unsupported(kind: str) -> InvalidImage:
     return InvalidImage(f"{kind} is not supported; send a baseline JPEG or a PNG")
 
 
-def _has_many_scans(data: bytes, head: _Head) -> bool:
-    """Whether the decoder looks for a second scan at all: not where the first has everything."""
+def _may_have_many_scans(data: bytes, head: _Head) -> bool:
+    """Whether the decoder looks for a second scan.
+
+    It does not if the first scan of a JPEG that is not progressive has all components.
+    """
     at = head.first_scan + _LENGTH.size
     return head.frame.kind in _PROGRESSIVE_FRAMES or data[at : at + 1] != bytes(
         [head.frame.components]
@@ -157,7 +166,7 @@ def _has_many_scans(data: bytes, head: _Head) -> bool:
 
 
 def _count_scans(data: bytes, head: _Head, limit: int) -> int:
-    """Scans up to the end of the image, or one more than `limit` where there are more."""
+    """Number of scans up to the end of the image; counting stops at `limit` + 1."""
     scans, segments = 1, head.segments
     at = head.first_scan + _LENGTH.unpack_from(data, head.first_scan)[0]
     while scans <= limit and (found := _MARKER_AFTER_SCAN.search(data, at)):
@@ -169,6 +178,6 @@ def _count_scans(data: bytes, head: _Head, limit: int) -> int:
         if kind == _START_OF_SCAN:
             scans += 1
         # The decoder reads no length after any other marker.
-        if kind >= _FIRST_KNOWN and kind not in _WITHOUT_LENGTH and at + 2 <= len(data):
+        if kind >= _FIRST_KNOWN_MARKER and kind not in _WITHOUT_LENGTH and at + 2 <= len(data):
             at += _LENGTH.unpack_from(data, at)[0]
     return scans

@@ -1,10 +1,10 @@
 """Resize, crop and turn a decoded image into the pixels that a model takes.
 
-Pure. `fit` is image mode `reference`: Pillow throughout, bit-equal to transformers' PIL processors.
-The exporter verifies its models with `fit`. `fit_fast` serves the modes `fast` and `scaled`: the
-kernels are Pillow's, computed by fast_image_resize with SIMD in Pillow's memory. The differences
-are in docs/image-modes.md, the choice in docs/decisions/0005-decoder-and-resizer.md and
-0014-pillow-decodes-jpeg.md.
+Pure. `fit` is image mode `reference`: it uses only Pillow and is bit-equal to transformers' PIL
+processors. The exporter verifies its models with `fit`. `fit_fast` serves the modes `fast` and
+`scaled`: fast_image_resize computes Pillow's kernels with SIMD in Pillow's memory.
+docs/image-modes.md has the differences between the modes. The reasons are in
+docs/decisions/0005-decoder-and-resizer.md and 0014-pillow-decodes-jpeg.md.
 """
 
 import threading
@@ -35,10 +35,10 @@ _FAST_OPTIONS: Final = {
     for name, kernel in _FAST_FILTERS.items()
 }
 _NEGATIVE_LOBES: Final[frozenset[Resample]] = frozenset({"bicubic"})
-# A scaled decode leaves at least twice the size wanted, which is enough for a resize without
+# A scaled decode keeps at least twice the size that is needed. That is enough for a resize without
 # visible loss.
 _SCALED_MARGIN: Final = 2
-# The decoder scales by eighths. The scales left out shift the chroma of most files.
+# The decoder can scale by other eighths too, but those shift the chroma of most files.
 _DIVISORS: Final = (8, 4, 2)
 # EXIF orientations that exchange width and height.
 _SWAPPING: Final = frozenset({5, 6, 7, 8})
@@ -56,7 +56,7 @@ class Box(NamedTuple):
 
 
 class FitPlan(NamedTuple):
-    """What happens to an upright image of one size, in this order. None leaves a step out."""
+    """The steps for an upright image of one size, in this order. None leaves a step out."""
 
     first_crop: Box | None
     resize: tuple[int, int] | None
@@ -76,7 +76,9 @@ def plan_fit(width: int, height: int, preprocessing: Preprocessing) -> FitPlan:
     return FitPlan(
         first_crop,
         resize,
-        None if crop is None else _middle(width, height, crop, preprocessing.center_crop_rounding),
+        None
+        if crop is None
+        else _centred_box(width, height, crop, preprocessing.center_crop_rounding),
     )
 
 
@@ -87,10 +89,10 @@ def _first_crop(width: int, height: int, preprocessing: Preprocessing) -> Box | 
     crop = Size(
         height=max(1, int(shares.height * shorter)), width=max(1, int(shares.width * shorter))
     )
-    return _middle(width, height, crop, "floor")
+    return _centred_box(width, height, crop, "floor")
 
 
-def _middle(width: int, height: int, crop: Size, rounding: CropRounding) -> Box:
+def _centred_box(width: int, height: int, crop: Size, rounding: CropRounding) -> Box:
     left = _offset(width - crop.width, rounding)
     top = _offset(height - crop.height, rounding)
     return Box(left, top, left + crop.width, top + crop.height)
@@ -112,13 +114,13 @@ def _resized(width: int, height: int, preprocessing: Preprocessing) -> tuple[int
 
 
 def fit(image: Image.Image, preprocessing: Preprocessing) -> Pixels:
-    """Pixels of an upright image that has the colour mode asked for, in mode `reference`."""
+    """Fit an upright image, already in the model's colour mode, as image mode `reference` does."""
     plan = plan_fit(image.width, image.height, preprocessing)
     return fit_with_pillow(image, plan, preprocessing)
 
 
 def fit_with_pillow(image: Image.Image, plan: FitPlan, preprocessing: Preprocessing) -> Pixels:
-    """As `fit`, where the plan for the image is there already."""
+    """Fit an image as `fit` does, by a plan that is made already."""
     if plan.first_crop is not None:
         image = image.crop(plan.first_crop)
     if plan.resize is not None:
@@ -129,7 +131,7 @@ def fit_with_pillow(image: Image.Image, plan: FitPlan, preprocessing: Preprocess
 
 
 def _with_channels(pixels: Pixels) -> Pixels:
-    """The same pixels with an axis of channels, which grey ones may lack."""
+    """Add the axis of channels to grey pixels that lack it."""
     return pixels[..., np.newaxis] if pixels.ndim == 2 else pixels
 
 
@@ -144,27 +146,27 @@ def upright_size(stored: tuple[int, int], orientation: int) -> tuple[int, int]:
 
 
 def shrink_on_decoding(image: Image.Image, plan: FitPlan, orientation: int) -> None:
-    """Have a JPEG that is not decoded yet decoded to fewer pixels, where that leaves enough.
+    """Have Pillow decode a JPEG to fewer pixels, if enough remain for the plan.
 
     Args:
-        image: A JPEG whose frame can be scaled: `gateway.imaging.jpeg_file.JpegFrame.is_scalable`.
-        plan: Tells how many pixels are enough.
+        image: An open JPEG, not decoded yet, whose frame `is_scalable`.
+        plan: For the whole image, upright.
         orientation: EXIF's, 1 to 8.
     """
     divisor = _divisor(upright_size(image.size, orientation), plan)
     if divisor > 1:
-        # Pillow takes the smallest scale that leaves at least so many pixels.
+        # Pillow takes the smallest scale that keeps at least this size.
         image.draft(None, (image.width // divisor, image.height // divisor))
 
 
 def _divisor(size: tuple[int, int], plan: FitPlan) -> int:
-    """By how much the edges of an upright image of `size` may shrink in decoding."""
+    """The factor by which decoding may shrink the edges of an upright image of `size`."""
     # The first crop's edges would fall between the pixels of a smaller image.
     if plan.resize is None or plan.first_crop is not None:
         return 1
-    least = [_SCALED_MARGIN * edge for edge in plan.resize]
+    minimum = [_SCALED_MARGIN * edge for edge in plan.resize]
     for divisor in _DIVISORS:
-        if all(edge >= divisor * wanted for edge, wanted in zip(size, least, strict=True)):
+        if all(edge >= divisor * low for edge, low in zip(size, minimum, strict=True)):
             return divisor
     return 1
 
@@ -172,7 +174,7 @@ def _divisor(size: tuple[int, int], plan: FitPlan) -> int:
 def fit_fast(
     image: Image.Image, plan: FitPlan, preprocessing: Preprocessing, orientation: int
 ) -> Pixels:
-    """As `fit`, within the bounds of docs/image-modes.md.
+    """Fit an image almost as `fit` does; docs/image-modes.md has the differences.
 
     Args:
         image: In RGB, as stored; it may be scaled down where the plan has no first crop.
@@ -189,7 +191,7 @@ def fit_fast(
     if preprocessing.color != image.mode:
         image = image.convert(preprocessing.color)
     if plan.resize is not None:
-        # Turned afterwards: there is less to turn, and the kernels are symmetric.
+        # Turn after resizing: fewer pixels are turned, and the kernels are symmetric.
         size = upright_size(plan.resize, orientation)
         image = _resize(image, size, preprocessing.resample, orientation)
     pixels = _turned(_with_channels(np.asarray(image)), orientation)
@@ -219,7 +221,7 @@ def _resize(
 ) -> Image.Image:
     """Resize in the order of Pillow's two passes, where the order changes the result.
 
-    Kernels with negative lobes overshoot, and what the first pass cuts off depends on its axis.
+    Kernels with negative lobes overshoot, and the first pass cuts the overshoot off along its axis.
     Pillow makes the rows of the upright image narrower first, for most sizes. fast_image_resize
     makes the columns shorter first.
     """

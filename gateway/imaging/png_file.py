@@ -1,7 +1,7 @@
-"""Leave out of a PNG what a model never sees, and refuse one with far too many chunks.
+"""Remove chunks that change no pixel from a PNG, and refuse a PNG with far too many chunks.
 
-Pure. Text and colour profiles change no pixel here, but Pillow limits them (1 MiB decompressed for
-each, 64 MiB together) and calls a sound file with more of them damaged.
+Pure. Texts and colour profiles change no pixel here. Pillow limits them (1 MiB decompressed for
+each, 64 MiB together) and would call a sound file over these limits damaged.
 """
 
 import struct
@@ -19,47 +19,48 @@ _COLOUR_PROFILE: Final = b"iCCP"
 _TEXTS: Final = frozenset({b"tEXt", b"zTXt", b"iTXt"})
 # The longest a keyword may be (ISO/IEC 15948, 11.3.4).
 _KEYWORD_BYTES: Final = 79
-# These may say which way up the picture is.
-_TURNING_KEYWORDS: Final = frozenset({b"XML:com.adobe.xmp", b"Raw profile type exif", b"exif"})
+# Texts with these keywords may hold the orientation.
+_ORIENTATION_KEYWORDS: Final = frozenset({b"XML:com.adobe.xmp", b"Raw profile type exif", b"exif"})
 
-# Pillow reads each in Python. libpng writes 8 KiB of pixels a chunk, some encoders less.
+# Pillow reads chunks in Python. libpng writes 8 KiB of pixels a chunk, some encoders less. A large
+# file may have more chunks, if they are not small on average.
 _MAX_CHUNKS: Final = 10_000
-_LEAST_MEAN_BYTES: Final = 512
-# An honest file has one or two. Pillow inflates each, and this check before it.
-_MAX_TURNING_TEXTS: Final = 8
-# Of all of them together; what turns a picture takes some kilobytes.
+_MIN_MEAN_CHUNK_BYTES: Final = 512
+# An ordinary file has one or two such texts. This check inflates each of them, and then Pillow.
+_MAX_ORIENTATION_TEXTS: Final = 8
+# The limit for all these texts together. Texts with an orientation take some kilobytes.
 _MAX_INFLATED_BYTES: Final = 1_048_576
 
 
 class _Chunk(NamedTuple):
     kind: bytes
     start: int
-    """Where its length stands."""
+    """Offset of the chunk's length."""
     end: int
-    """After its checksum."""
+    """Offset after the chunk's checksum."""
 
 
-def without_texts(data: bytes) -> bytes:
-    """The PNG without text and colour profile, except for texts that may turn the picture.
+def check_and_strip_png(data: bytes) -> bytes:
+    """The PNG without colour profile and texts, except for texts that may hold the orientation.
 
     Raises:
-        InvalidImage: It has too many chunks or such texts, or the texts are too long.
+        InvalidImage: The file has too many chunks or texts of that kind, or these are too long.
     """
-    kept, at, texts, inflated = [], 0, 0, 0
+    pieces, at, texts, inflated = [], 0, 0, 0
     for chunk in _chunks(data):
-        if chunk.kind in _TEXTS and _turns(data, chunk):
+        if chunk.kind in _TEXTS and _may_hold_orientation(data, chunk):
             texts += 1
             inflated += _inflated_bytes(data, chunk, _MAX_INFLATED_BYTES - inflated)
             _refuse_long_texts(texts, inflated)
         elif chunk.kind in _TEXTS or chunk.kind == _COLOUR_PROFILE:
-            kept.append(data[at : chunk.start])
+            pieces.append(data[at : chunk.start])
             at = chunk.end
-    return b"".join([*kept, data[at:]]) if kept else data
+    return b"".join([*pieces, data[at:]]) if pieces else data
 
 
 def _chunks(data: bytes) -> Iterator[_Chunk]:
-    """Chunks that are there whole, in order."""
-    limit = max(_MAX_CHUNKS, len(data) // _LEAST_MEAN_BYTES)
+    """The complete chunks before the end chunk, in order."""
+    limit = max(_MAX_CHUNKS, len(data) // _MIN_MEAN_CHUNK_BYTES)
     at = _SIGNATURE_BYTES
     for _ in range(limit):
         if at + _CHUNK_HEAD.size > len(data):
@@ -83,18 +84,21 @@ def _keyword(data: bytes, chunk: _Chunk) -> bytes:
     return data[start : min(start + _KEYWORD_BYTES + 1, chunk.end)].partition(b"\0")[0]
 
 
-def _turns(data: bytes, chunk: _Chunk) -> bool:
-    return _keyword(data, chunk) in _TURNING_KEYWORDS
+def _may_hold_orientation(data: bytes, chunk: _Chunk) -> bool:
+    return _keyword(data, chunk) in _ORIENTATION_KEYWORDS
 
 
 def _inflated_bytes(data: bytes, chunk: _Chunk, limit: int) -> int:
-    """How long the text is that the chunk has compressed, or one more than `limit`."""
+    """Length of the chunk's text once decompressed, or `limit` + 1 if it is longer.
+
+    0 for a text that is not compressed.
+    """
     start = chunk.start + _CHUNK_HEAD.size + len(_keyword(data, chunk)) + 1
     content = data[start : chunk.end - _CHECKSUM_BYTES]
     if chunk.kind == b"zTXt":
         compressed = content[1:]
     elif chunk.kind == b"iTXt" and content[:1] != b"\0":
-        # Behind two flags, a language and a translated keyword.
+        # The text comes after two flags, a language and a translated keyword.
         compressed = content[2:].split(b"\0", 2)[-1]
     else:
         return 0
@@ -105,10 +109,10 @@ def _inflated_bytes(data: bytes, chunk: _Chunk, limit: int) -> int:
 
 
 def _refuse_long_texts(texts: int, inflated: int) -> None:
-    if texts > _MAX_TURNING_TEXTS:
+    if texts > _MAX_ORIENTATION_TEXTS:
         raise InvalidImage(
-            f"The PNG has more than {_MAX_TURNING_TEXTS} texts with EXIF or XMP; save it without"
-            " metadata"
+            f"The PNG has more than {_MAX_ORIENTATION_TEXTS} texts with EXIF or XMP;"
+            " save it without metadata"
         )
     if inflated > _MAX_INFLATED_BYTES:
         raise InvalidImage(

@@ -1,6 +1,6 @@
 """Refuse GIF, PNM and TIFF files whose headers cost far more than their pixels.
 
-Pure. Pillow reads these headers in Python and holds the interpreter meanwhile.
+Pure. Pillow reads these headers in Python, and no other thread runs meanwhile.
 """
 
 import re
@@ -9,7 +9,8 @@ from typing import Final
 
 from gateway.errors import InvalidImage
 
-# A header of netpbm: a magic number, and width, height and depth behind white space and comments.
+# A header of netpbm: a magic number, then width, height and depth, with white space and comments
+# before each.
 _PNM_HEADERS: Final = {
     numbers: re.compile(rb"P\w++(?:(?:\s|#[^\r\n]*+[\r\n])++[^\s#]++){%d}+\s" % numbers)
     for numbers in (2, 3)
@@ -27,19 +28,19 @@ _TIFF_BIG: Final = 43
 _TIFF_LAYOUTS: Final = {False: ("I", "H", "HHI4x"), True: ("Q", "Q", "HHQ8x")}
 _TIFF_OFFSETS: Final = frozenset({273, 324})
 
-# Comments take some hundred bytes.
+# Ordinary comments take some hundred bytes.
 _MAX_PNM_HEADER_BYTES: Final = 65_536
-# Each has up to 255 bytes; Photoshop's metadata take some hundred.
+# A block has up to 255 bytes. Photoshop's metadata take some hundred blocks.
 _MAX_GIF_BLOCKS: Final = 65_536
-# One for each row of a picture as tall as any.
+# Enough for a tall picture with a strip for each row.
 _MAX_TIFF_PARTS: Final = 65_536
 
 
 def check_pnm(data: bytes) -> None:
-    """Refuse a PNM whose header has comments without end.
+    """Refuse a PNM whose header is long, by comments or white space.
 
     Raises:
-        InvalidImage: Its header is longer than the limit.
+        InvalidImage: The header is longer than the limit.
     """
     header = _PNM_HEADERS[2 if data.startswith(_PNM_BITMAPS) else 3]
     if len(data) > _MAX_PNM_HEADER_BYTES and not header.match(data, 0, _MAX_PNM_HEADER_BYTES):
@@ -50,10 +51,10 @@ def check_pnm(data: bytes) -> None:
 
 
 def check_gif(data: bytes) -> None:
-    """Refuse a GIF with too many blocks before its first frame; what follows is not looked at.
+    """Refuse a GIF with too many blocks before its first frame. Later blocks are not counted.
 
     Raises:
-        InvalidImage: It has more blocks than the limit.
+        InvalidImage: The GIF has more blocks than the limit.
     """
     flags = data[10] if len(data) > 10 else 0
     at = _GIF_SCREEN_BYTES + (3 << (flags & 7) + 1 if flags & 128 else 0)
@@ -62,7 +63,7 @@ def check_gif(data: bytes) -> None:
         if at >= len(data) or (not is_in_extension and data[at] in _GIF_FRAME_OR_END):
             return
         if is_in_extension:
-            # A block without bytes is the last one.
+            # An empty block ends the extension.
             is_in_extension = data[at] > 0
             at += 1 + data[at]
         elif data[at] == _GIF_EXTENSION:
@@ -76,10 +77,10 @@ def check_gif(data: bytes) -> None:
 
 
 def check_tiff(data: bytes) -> None:
-    """Refuse a TIFF with too many strips or tiles; only its first picture is looked at.
+    """Refuse a TIFF with too many strips or tiles. Only its first picture is checked.
 
     Raises:
-        InvalidImage: It has more strips or tiles than the limit.
+        InvalidImage: The TIFF has more strips or tiles than the limit.
     """
     order = "<" if data.startswith(b"II") else ">"
     is_big = _TIFF_BIG in data[2:4]
@@ -87,7 +88,7 @@ def check_tiff(data: bytes) -> None:
     try:
         (start,) = offset.unpack_from(data, 8 if is_big else 4)
         (count,) = number.unpack_from(data, start)
-    # A number that no file is as long as.
+    # The offset is larger than any file.
     except (struct.error, OverflowError):
         return
     start += number.size

@@ -1,4 +1,4 @@
-"""Log lines: one logger, to standard error."""
+"""Write log lines to standard error, with one logger for the whole gateway."""
 
 import logging
 from typing import Any
@@ -11,10 +11,10 @@ def configure_logging(level: str) -> None:
     logging.basicConfig(
         level=level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
     )
-    # Who calls is known from the request; nobody reads threads' and processes' names.
+    # The format has no names of threads and processes, so they need not be looked up.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
 
 def server_logging() -> dict[str, Any]:
-    """Granian's logging configuration: its warnings go where all other lines go."""
+    """Granian's logging configuration, which writes its warnings with all other lines."""
     return {"formatters": {}, "handlers": {}, "loggers": {"_granian": {"propagate": True}}}

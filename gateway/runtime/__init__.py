@@ -1,1 +1,1 @@
-"""What the process asks of the operating system."""
+"""Ports, memory and processors: what the process takes from the operating system."""

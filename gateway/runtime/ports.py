@@ -1,22 +1,24 @@
-"""Keep a TCP port for processes that are yet to listen on it."""
+"""Reserve a TCP port for processes that will listen on it later."""
 
 import socket
 
 
 def reserve_port(host: str, port: int) -> socket.socket:
-    """A socket that keeps an address for the workers, which bind it again to listen on it.
+    """A socket that reserves an address. The workers bind the same address and listen on it.
 
     Args:
         host: Name or address of an interface.
-        port: 0 takes a free one, which `getsockname` tells.
+        port: 0 takes a free port, which `getsockname` of the socket returns.
 
     Raises:
         OSError: The address is in use, is no address of this machine, or may not be bound.
     """
     # A name such as `localhost` means its IPv4 address.
-    wanted = socket.AF_INET6 if ":" in host else socket.AF_INET
-    family, kind, _, _, address = socket.getaddrinfo(host, port, wanted, socket.SOCK_STREAM)[0]
-    # Fails for an address on which anybody listens. The option SO_REUSEPORT would share it.
+    address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    family, kind, _, _, address = socket.getaddrinfo(
+        host, port, address_family, socket.SOCK_STREAM
+    )[0]
+    # Binding fails if another process listens on the address. With SO_REUSEPORT it would succeed.
     with socket.socket(family, kind) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(address)

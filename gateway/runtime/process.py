@@ -31,12 +31,12 @@ def keep_freed_memory() -> None:
 def exclude_startup_objects_from_collection() -> None:
     """Have Python's garbage collector skip all objects that exist now. It collects later objects.
 
-    A full collection would else look at every object of the imported libraries.
+    Otherwise a full collection would look at every object of the imported libraries.
     """
     gc.collect()
     gc.freeze()
 
 
 def end_with_parent() -> None:
-    """Have the kernel send SIGTERM to this process when its parent ends, however that ends."""
+    """Have the kernel send SIGTERM to this process when its parent ends, even by a kill."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -192,5 +192,5 @@ class TritonClient:
             ) from exc
 
     def translate(self, exc: grpc.aio.AioRpcError, model_id: str) -> GatewayError:
-        """Our error for a failed call about a model; see `translate_failure`."""
+        """The gateway's error for a failed call about a model; see `translate_failure`."""
         return translate_failure(exc.code().name, exc.details() or "", model_id, self.url)

@@ -1,4 +1,4 @@
-"""Our errors for Triton's. Pure."""
+"""Translate failed calls to Triton into errors of the gateway. Pure."""
 
 from gateway.errors import (
     DeadlineExceeded,
@@ -14,7 +14,7 @@ _REASON_CHARS = 400
 
 
 def translate_failure(code: str, message: str, model_id: str, url: str) -> GatewayError:
-    """Our error for a failed call. One gRPC code stands for several cases; the message tells.
+    """The gateway's error for a failed call. One gRPC code stands for several cases, which differ in their message.
 
     Args:
         code: Name of the gRPC status code.

@@ -1,8 +1,10 @@
-"""Decode JPEGs in every image mode, one line of JSON for each; a crash ends this process alone.
+"""Decode JPEGs in every image mode and print a line of JSON for each.
+
+A test runs this program as another process, so that a crash does not end the tests.
 
     python -m tests.gateway.jpeg_program < LIST
 
-Each line of the list is a file in base64; each answer has, for each mode, the pixels or the error.
+Each line of the list is a file in base64. Each printed object has pixels or an error by mode.
 """
 
 import base64
@@ -21,7 +23,7 @@ LIMIT = 10_000_000
 
 
 def outcome(data: bytes, mode: DecodeMode) -> list[int] | str:
-    """The pixels in a row, or the refusal."""
+    """The pixels as a flat list, or the error."""
     try:
         return [int(value) for value in decode(data, STEPS, LIMIT, mode).flatten()]
     except InvalidImage as exc:

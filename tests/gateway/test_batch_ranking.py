@@ -1,4 +1,4 @@
-"""Batches: what one caller gets does not depend on the others."""
+"""An image's predictions do not depend on the other images and callers of its batch."""
 
 import numpy as np
 import pytest
@@ -13,27 +13,27 @@ from gateway.tensors import Logits
 
 LABELS = ("a", "b", "c")
 
-_wants = st.tuples(
+_requests = st.tuples(
     st.integers(0, 3), st.sampled_from(["softmax", "sigmoid", "none"]), st.integers(1, 20)
 )
 
 
-@given(arrays(np.float32, (4, 3), elements=st.floats(-9, 9, width=32)), st.lists(_wants))
-def test_each_caller_gets_what_it_wants(
-    logits: Logits, wants: list[tuple[int, Activation, int]]
+@given(arrays(np.float32, (4, 3), elements=st.floats(-9, 9, width=32)), st.lists(_requests))
+def test_batch_gives_the_predictions_of_single_ranking(
+    logits: Logits, requests: list[tuple[int, Activation, int]]
 ) -> None:
-    """Whoever asks first, and for what."""
+    """Each image's predictions equal those of the image ranked alone, for any order of requests."""
     images = InferredBatch(logits, LABELS).images()
 
-    for index, activation, top_k in wants:
+    for index, activation, top_k in requests:
         alone = rank(logits[index : index + 1], activation, top_k).predictions(0, LABELS)
         assert images[index].predictions(activation, top_k) == alone
 
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_an_image_without_an_answer_fails_alone(bad: float) -> None:
-    """A NaN in JSON kills every client; the others of its call have their answers."""
+def test_only_the_image_with_a_bad_logit_fails(bad: float) -> None:
+    """A logit that is not finite fails its own image, and the other images have predictions."""
     logits = np.array([[1, 2, 3], [0, bad, 0]], dtype=np.float32)
     good, none = InferredBatch(logits, LABELS).images()
 
@@ -43,8 +43,8 @@ def test_an_image_without_an_answer_fails_alone(bad: float) -> None:
         none.check()
 
 
-def test_kept_logits_hold_nothing_else() -> None:
-    """A view would keep the whole batch in the cache."""
+def test_logits_for_the_cache_are_a_copy() -> None:
+    """The logits for the cache are a copy: a view would keep the whole batch in memory."""
     _, image = InferredBatch(np.zeros((2, 3), dtype=np.float32), LABELS).images()
     kept = image.logits()
 

@@ -1,4 +1,4 @@
-"""Items that are ready together share a call; nobody waits for company."""
+"""`Batching` sends items that are ready together in one call, and delays no item."""
 
 import asyncio
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from gateway.concurrency import Batching
 
 
 class Calls:
-    """Records the batches; each call waits until it is let go."""
+    """Records the batches. Each call waits until `go` is set."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -29,13 +29,13 @@ class Calls:
 
 
 async def turns(number: int = 5) -> None:
-    """Let the event loop go round."""
+    """Let the event loop run its ready tasks a few times."""
     for _ in range(number):
         await asyncio.sleep(0)
 
 
-def test_a_lone_item_leaves_at_once_and_company_shares_a_call() -> None:
-    """One, then three together."""
+def test_single_item_is_sent_at_once_and_ready_items_share_a_call() -> None:
+    """A single item is sent at once, and items that are ready together share the next call."""
 
     async def run() -> None:
         calls = Calls()
@@ -52,8 +52,8 @@ def test_a_lone_item_leaves_at_once_and_company_shares_a_call() -> None:
     asyncio.run(run())
 
 
-def test_items_gather_while_all_calls_are_under_way() -> None:
-    """And leave together when one of them ends."""
+def test_items_wait_while_all_calls_run() -> None:
+    """While `max_calls` calls run, items wait, and the next call takes up to `max_items`."""
 
     async def run() -> None:
         calls = Calls()
@@ -72,7 +72,7 @@ def test_items_gather_while_all_calls_are_under_way() -> None:
 
 @given(st.lists(st.integers(0, 3), max_size=30), st.integers(1, 5), st.integers(1, 4))
 def test_every_item_gets_its_own_result(pauses: list[int], items: int, calls: int) -> None:
-    """In whatever company it travels, and never more of it than allowed."""
+    """Every item gets its own result, and calls and their items stay within their limits."""
 
     async def run() -> None:
         sizes: list[int] = []
@@ -99,8 +99,8 @@ def test_every_item_gets_its_own_result(pauses: list[int], items: int, calls: in
     asyncio.run(run())
 
 
-def test_caller_that_goes_takes_its_item_along_and_the_last_one_the_call() -> None:
-    """A call goes on for those who still wait."""
+def test_cancelled_caller_drops_its_item_and_the_last_one_its_call() -> None:
+    """A cancelled caller's waiting item is dropped; a call ends after its last caller."""
 
     async def run() -> None:
         calls = Calls()
@@ -123,8 +123,8 @@ def test_caller_that_goes_takes_its_item_along_and_the_last_one_the_call() -> No
     asyncio.run(run())
 
 
-def test_error_is_everybodys() -> None:
-    """And the next call is made all the same."""
+def test_error_of_a_call_reaches_all_its_callers() -> None:
+    """An error of a call is raised to all its callers, and the next call is made as usual."""
 
     async def run() -> None:
         async def call(batch: Sequence[int]) -> list[int]:

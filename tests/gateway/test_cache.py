@@ -1,4 +1,4 @@
-"""Bounds of the cache, with a clock of the test's own."""
+"""The cache keeps its limits of size and age; the test sets the clock."""
 
 import numpy as np
 from hypothesis import given
@@ -16,8 +16,8 @@ def logits(size: int) -> Logits:
     st.lists(st.tuples(st.integers(0, 9), st.integers(1, 800))),
     st.integers(0, 20_000),
 )
-def test_size_never_exceeds_the_bound(puts: list[tuple[int, int]], max_bytes: int) -> None:
-    """Whatever is put in, in which order; what was put last is there if it fits at all."""
+def test_cache_never_exceeds_its_size(puts: list[tuple[int, int]], max_bytes: int) -> None:
+    """After any puts, the cache is within its limit and has the last entry if that fits."""
     cache = LogitsCache(max_bytes, ttl_s=60)
     for name, size in puts:
         key = CacheKey("model", bytes([name]))
@@ -28,8 +28,8 @@ def test_size_never_exceeds_the_bound(puts: list[tuple[int, int]], max_bytes: in
         assert (kept is not None) == (4 * size + 500 <= max_bytes)
 
 
-def test_least_recently_used_goes_first() -> None:
-    """A hit makes an entry young again."""
+def test_full_cache_drops_the_least_recently_used_entry() -> None:
+    """A full cache drops the entry that was read or written longest ago."""
     cache = LogitsCache(2 * (40 + 500), ttl_s=60)
     a, b, c = (cache_key("model", name) for name in (b"a", b"b", b"c"))
     cache.put(a, logits(10))
@@ -42,8 +42,8 @@ def test_least_recently_used_goes_first() -> None:
     assert cache.get(c) is not None
 
 
-def test_old_entry_is_gone() -> None:
-    """At its time to live, and its bytes with it."""
+def test_old_entry_is_dropped() -> None:
+    """An entry as old as its time to live is dropped, and its bytes are no longer counted."""
     now = 0.0
     cache = LogitsCache(10_000, ttl_s=60, clock=lambda: now)
     key = cache_key("model", b"image")
@@ -55,6 +55,6 @@ def test_old_entry_is_gone() -> None:
     assert cache.size_bytes == 0
 
 
-def test_models_do_not_share_entries() -> None:
-    """Nor do images."""
+def test_models_and_images_do_not_share_entries() -> None:
+    """Different models have different keys for one image, and so have different images."""
     assert len({cache_key(m, i) for m in ("one", "two") for i in (b"one", b"two")}) == 4

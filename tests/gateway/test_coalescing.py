@@ -1,4 +1,4 @@
-"""Identical calls at one moment are one call, whoever leaves meanwhile."""
+"""`Coalescing` makes one call for all callers that ask for the same key at the same time."""
 
 import asyncio
 
@@ -8,7 +8,7 @@ from gateway.concurrency import Coalescing
 
 
 class Call:
-    """Counts how often it is made; waits until it is let go."""
+    """Counts how often it is made. Each call waits until `go` is set."""
 
     def __init__(self) -> None:
         self.made = 0
@@ -25,8 +25,8 @@ async def turn() -> None:
         await asyncio.sleep(0)
 
 
-def test_those_at_the_same_moment_share_and_later_ones_do_not() -> None:
-    """By key; who made the call is told so."""
+def test_simultaneous_callers_share_a_call_and_later_ones_do_not() -> None:
+    """Callers with one key share a running call and learn who made it; a later one calls anew."""
 
     async def run() -> None:
         shared: Coalescing[str, int] = Coalescing()
@@ -43,8 +43,8 @@ def test_those_at_the_same_moment_share_and_later_ones_do_not() -> None:
     asyncio.run(run())
 
 
-def test_caller_that_leaves_does_not_disturb_the_others() -> None:
-    """Neither the one that made the call nor one that waits for it."""
+def test_cancelled_caller_does_not_disturb_the_others() -> None:
+    """The other callers get a result when one that made or awaits the call is cancelled."""
 
     async def run() -> None:
         shared: Coalescing[str, int] = Coalescing()
@@ -65,7 +65,7 @@ def test_caller_that_leaves_does_not_disturb_the_others() -> None:
 
 
 def test_error_is_raised_to_all_and_not_kept() -> None:
-    """The next call is made anew."""
+    """All callers of a failed call get its error, and the next caller makes a new call."""
 
     async def run() -> None:
         shared: Coalescing[str, int] = Coalescing()
@@ -73,7 +73,7 @@ def test_error_is_raised_to_all_and_not_kept() -> None:
 
         async def fail() -> int:
             await go.wait()
-            raise LookupError("gone")
+            raise LookupError("failed")
 
         tasks = [asyncio.create_task(shared.run("a", fail)) for _ in range(2)]
         await turn()
@@ -87,8 +87,8 @@ def test_error_is_raised_to_all_and_not_kept() -> None:
     asyncio.run(run())
 
 
-def test_last_caller_that_leaves_ends_the_call() -> None:
-    """Nothing goes on for nobody."""
+def test_cancelling_the_last_caller_ends_the_call() -> None:
+    """The call is cancelled together with its last caller."""
 
     async def run() -> None:
         shared: Coalescing[str, int] = Coalescing()

@@ -1,4 +1,4 @@
-"""Encoded bodies are decoded within the limit, or refused with the codings that are."""
+"""`decode_content` decodes a body within the limit, or refuses it."""
 
 import gzip
 import tracemalloc
@@ -39,22 +39,22 @@ encoders = pytest.mark.parametrize("coding", ENCODERS)
 
 @encoders
 @given(data=st.binary(max_size=2000))
-def test_every_coding_gives_the_body_back(coding: str, data: bytes) -> None:
-    """In any case of letters."""
+def test_every_coding_is_decoded(coding: str, data: bytes) -> None:
+    """A body encoded with any supported coding is decoded, whatever the case of its name."""
     assert decode_content(ENCODERS[coding](data), coding, LIMIT) == data
 
 
 @encoders
-def test_limit_is_that_of_the_decoded_body(coding: str) -> None:
-    """One byte decides."""
+def test_limit_applies_to_the_decoded_body(coding: str) -> None:
+    """A decoded body of exactly the limit passes, and one byte more is refused."""
     assert len(decode_content(ENCODERS[coding](bytes(LIMIT)), coding, LIMIT)) == LIMIT
     with pytest.raises(PayloadTooLarge, match=str(LIMIT)):
         decode_content(ENCODERS[coding](bytes(LIMIT + 1)), coding, LIMIT)
 
 
 @encoders
-def test_bomb_takes_no_memory_beyond_the_limit(coding: str) -> None:
-    """Decoding stops there."""
+def test_decompression_bomb_takes_little_memory(coding: str) -> None:
+    """Decoding stops at the limit, so a small body cannot take far more memory than that."""
     bomb = ENCODERS[coding](bytes(200 * LIMIT))
 
     tracemalloc.start()
@@ -69,7 +69,7 @@ def test_bomb_takes_no_memory_beyond_the_limit(coding: str) -> None:
 @encoders
 @pytest.mark.parametrize("damage", ["cut", "longer", "none at all"])
 def test_damaged_body_is_refused(coding: str, damage: str) -> None:
-    """With the coding's name."""
+    """A body that is cut, too long or not encoded is refused with the coding's name."""
     whole = ENCODERS[coding](b"an image of a cat")
     body = {"cut": whole[:-1], "longer": whole + b"\x89PNG", "none at all": b"\x89PNG"}[damage]
 
@@ -79,7 +79,7 @@ def test_damaged_body_is_refused(coding: str, damage: str) -> None:
 
 @pytest.mark.parametrize("coding", ["gzip", "zstd"])
 def test_several_parts_are_one_body(coding: str) -> None:
-    """Members of gzip and frames of zstd, as parallel compressors write them; not any number."""
+    """A body of up to 64 gzip members or zstd frames is decoded as one body."""
     encode = ENCODERS["gzip"] if coding == "gzip" else zstd.compress
     pieces = [b"an image ", b"", b"of a cat"]
 
@@ -92,7 +92,7 @@ def test_several_parts_are_one_body(coding: str) -> None:
 
 @pytest.mark.parametrize("coding", ["compress", "gzip, br", "aes128gcm", "x" * 1000])
 def test_other_codings_are_415(coding: str) -> None:
-    """The header tells which ones are decoded, as RFC 9110 §15.5.16 has it."""
+    """An unsupported coding is 415 with the supported ones, as RFC 9110 §15.5.16 asks."""
     with pytest.raises(UnsupportedContentEncoding) as caught:
         decode_content(b"body", coding, LIMIT)
 
@@ -103,15 +103,15 @@ def test_other_codings_are_415(coding: str) -> None:
 
 @pytest.mark.parametrize("coding", [None, "", "identity", "Identity"])
 def test_body_without_a_coding_stays_as_it_is(coding: str | None) -> None:
-    """Nothing is copied."""
+    """A body that is not encoded is passed on without a copy."""
     body = bytes(10)
 
     assert decode_content(body, coding, 1) is body
 
 
 @given(st.binary(max_size=500), st.sampled_from([*CONTENT_ENCODINGS, "x-gzip"]))
-def test_any_bytes_are_a_body_or_an_error_of_ours(data: bytes, coding: str) -> None:
-    """No other exception leaves."""
+def test_any_bytes_are_decoded_or_refused(data: bytes, coding: str) -> None:
+    """For any bytes, `decode_content` returns a body within the limit or raises a 400 or 413."""
     try:
         assert len(decode_content(data, coding, LIMIT)) <= LIMIT
     except GatewayError as exc:

@@ -44,7 +44,7 @@ async def through_the_thread_pool() -> None:
 
 @pytest.mark.parametrize("use", [through_batches, through_coalesced_calls, through_the_thread_pool])
 def test_error_leaves_no_cycle(use: Callable[[], Awaitable[None]]) -> None:
-    """Also where several wait for one call, and where calls have to wait."""
+    """An error leaves no cycle, also when several callers share a call or wait for one."""
 
     async def run() -> list[str]:
         await use()

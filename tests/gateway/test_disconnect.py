@@ -1,4 +1,4 @@
-"""Work for a client that has left is given up, and only that."""
+"""`cancelled_on_disconnect` ends the work for a client that closes its connection."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,13 +11,13 @@ from gateway.http.classify import cancelled_on_disconnect
 
 
 class Connection:
-    """ASGI's `receive` after the body: it waits until the client leaves."""
+    """ASGI's `receive` after the body: waits until the client closes its connection."""
 
     def __init__(self) -> None:
-        self.left = asyncio.Event()
+        self.is_closed = asyncio.Event()
 
     async def receive(self) -> dict[str, Any]:
-        await self.left.wait()
+        await self.is_closed.wait()
         return {"type": "http.disconnect"}
 
 
@@ -28,7 +28,7 @@ async def work_forever(connection: Connection, started: asyncio.Event) -> None:
 
 
 def outcome_of(interrupt: Callable[[Connection, "asyncio.Task[None]"], object]) -> BaseException:
-    """What ends the work for a client once it is interrupted."""
+    """The error that ends the work after `interrupt` was called."""
 
     async def run() -> BaseException:
         connection, started = Connection(), asyncio.Event()
@@ -42,22 +42,22 @@ def outcome_of(interrupt: Callable[[Connection, "asyncio.Task[None]"], object]) 
     return asyncio.run(run())
 
 
-def test_work_ends_when_the_client_leaves() -> None:
-    """With an error of its own, not as a cancelled task."""
-    error = outcome_of(lambda connection, _: connection.left.set())
+def test_closed_connection_ends_the_work() -> None:
+    """A closed connection ends the work with `ClientClosedRequest`, not as a cancelled task."""
+    error = outcome_of(lambda connection, _: connection.is_closed.set())
 
     assert isinstance(error, ClientClosedRequest)
 
 
-def test_another_cancellation_stays_one() -> None:
-    """The server cancels its tasks when it stops."""
+def test_other_cancellation_is_passed_on() -> None:
+    """A task that the server cancels, as it does on stopping, ends with `CancelledError`."""
     error = outcome_of(lambda _, task: task.cancel())
 
     assert isinstance(error, asyncio.CancelledError)
 
 
-def test_block_ends_without_a_disconnect() -> None:
-    """Its result and its errors are those of the work, and no task is left behind."""
+def test_block_without_a_disconnect_leaves_no_task() -> None:
+    """Without a disconnect, results and errors of the work pass, and no task is left running."""
 
     async def run() -> None:
         receive = Connection().receive

@@ -1,4 +1,4 @@
-"""The error table is complete, and Triton's answers map into it."""
+"""Every error has a type and a status, and every failure of Triton becomes such an error."""
 
 import inspect
 
@@ -17,7 +17,7 @@ CLASSES = [
 
 
 def test_every_error_has_its_own_type_and_a_status() -> None:
-    """`error_type` is what dashboards and clients tell errors apart by."""
+    """Each error has its own `error_type` and a 4xx or 5xx; 429 and 503 have `Retry-After`."""
     types = [cls.error_type for cls in CLASSES]
 
     assert len(set(types)) == len(types)
@@ -26,16 +26,16 @@ def test_every_error_has_its_own_type_and_a_status() -> None:
 
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
-def test_every_error_stands_in_the_modules_tree(cls: type[GatewayError]) -> None:
-    """The overview at the top of the module names each with its status."""
+def test_module_docstring_lists_every_error(cls: type[GatewayError]) -> None:
+    """The tree at the top of `gateway.errors` names each error with its status."""
     assert f"── {cls.__name__} " in (errors.__doc__ or "")
     line = next(row for row in (errors.__doc__ or "").splitlines() if f" {cls.__name__} " in row)
     assert str(cls.status) in line
 
 
 @pytest.mark.parametrize("code", list(grpc.StatusCode), ids=lambda code: code.name)
-def test_every_grpc_code_becomes_an_error_of_ours(code: grpc.StatusCode) -> None:
-    """None falls through, and none shows Triton's own text."""
+def test_every_grpc_status_becomes_a_gateway_error(code: grpc.StatusCode) -> None:
+    """Each gRPC status becomes a `GatewayError` that does not show Triton's own text."""
     error = translate_failure(code.name, "secret text of Triton", "a/b", "host:1")
 
     assert type(error) in CLASSES
@@ -55,6 +55,8 @@ def test_every_grpc_code_becomes_an_error_of_ours(code: grpc.StatusCode) -> None
         ("INVALID_ARGUMENT", "unexpected shape for input", 500),
     ],
 )
-def test_one_grpc_code_is_told_apart_by_its_message(code: str, message: str, status: int) -> None:
-    """The texts are Triton's, `failures` is the one module that knows them."""
+def test_message_decides_between_causes_of_one_grpc_status(
+    code: str, message: str, status: int
+) -> None:
+    """Triton's message decides the error where one gRPC status has several causes."""
     assert translate_failure(code, message, "a/b", "host:1").status == status

@@ -1,4 +1,4 @@
-"""Files that cost far more than their pixels tell are refused before they are decoded."""
+"""Files that cost far more to decode than their pixels suggest are refused before decoding."""
 
 import contextlib
 import io
@@ -34,11 +34,11 @@ EMPTY_BOX = hostile.box(b"free", b"")
 
 
 def exif_text(text: bytes) -> bytes:
-    """A compressed text that Pillow reads as EXIF."""
+    """A PNG chunk of compressed text that Pillow reads as EXIF."""
     return hostile.png_chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(text))
 
 
-# Two bytes each, and as many as a megabyte has.
+# Units of two bytes, a megabyte altogether.
 UNITS = b"\x12\0" * 500_000
 HEAVY_AVIF = {
     "AVIF of overlapping parts": (hostile.avif_of_units(UNITS, spans=100), "damaged"),
@@ -129,24 +129,24 @@ SERVED = {
 
 
 @pytest.mark.parametrize("mode", get_args(DecodeMode))
-@pytest.mark.parametrize(("data", "says"), REFUSED.values(), ids=REFUSED.keys())
-def test_what_no_honest_file_has_is_refused_with_the_limit(
-    data: bytes, says: str, mode: DecodeMode
+@pytest.mark.parametrize(("data", "message"), REFUSED.values(), ids=REFUSED.keys())
+def test_file_with_too_many_parts_is_refused_with_the_limit(
+    data: bytes, message: str, mode: DecodeMode
 ) -> None:
-    """In every image mode alike."""
-    with pytest.raises(InvalidImage, match=says):
+    """In every image mode, a file with too many parts is refused, and the message has the limit."""
+    with pytest.raises(InvalidImage, match=message):
         decode(data, STEPS, LIMIT, mode)
 
 
 @pytest.mark.parametrize("mode", get_args(DecodeMode))
 @pytest.mark.parametrize("data", SERVED.values(), ids=SERVED.keys())
-def test_unusual_and_honest_files_are_served(data: bytes, mode: DecodeMode) -> None:
-    """Within the limits, or in what is not looked at."""
+def test_unusual_file_within_the_limits_is_decoded(data: bytes, mode: DecodeMode) -> None:
+    """In every image mode, unusual files within the limits are decoded."""
     assert decode(data, STEPS, LIMIT, mode).shape == (8, 12, 3)
 
 
 def test_larger_picture_may_have_fewer_scans() -> None:
-    """Each scan is work on all pixels; what encoders write passes at any size."""
+    """The limit of scans falls with the size of a JPEG, but passes what encoders write."""
     pixels = PICTURE.width * PICTURE.height
     ordinary = encode(PICTURE, "JPEG", progressive=True)
     cmyk = encode(PICTURE.convert("CMYK"), "JPEG", progressive=True)
@@ -160,7 +160,7 @@ def test_larger_picture_may_have_fewer_scans() -> None:
 
 
 def test_scans_hidden_behind_a_false_end_are_counted() -> None:
-    """The end of an image inside a comment is none, and what follows the end is not counted."""
+    """An end marker inside a comment does not end the count; scans after the end do not count."""
     jpeg = encode(PICTURE, "JPEG", progressive=True)
     scans = hostile.last_scan(jpeg) * 200
     hidden = jpeg[:-2] + hostile.jpeg_segment(0xFE, b"\xff\xd9") + scans + b"\xff\xd9"
@@ -171,10 +171,8 @@ def test_scans_hidden_behind_a_false_end_are_counted() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in REFUSED if "in Python" not in name])
-def test_refusals_come_before_anything_is_decoded(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Pillow does not even open such a file: most of the cost of some is there."""
+def test_file_is_refused_before_pillow_opens_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file is refused before Pillow opens it, since opening costs most for some files."""
     monkeypatch.delattr(Image, "open")
 
     with pytest.raises(InvalidImage):
@@ -182,8 +180,8 @@ def test_refusals_come_before_anything_is_decoded(
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_work_before_a_refusal_is_bounded(name: str) -> None:
-    """However long the file is, few lines of Python run, and little memory is taken."""
+def test_check_of_a_refused_file_is_cheap(name: str) -> None:
+    """The check of a file runs few lines of Python and takes little memory."""
     data = REFUSED[name][0]
     lines = 0
 
@@ -208,8 +206,8 @@ def test_work_before_a_refusal_is_bounded(name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [b"tEXt", b"zTXt", b"iTXt", b"iCCP"])
-def test_png_with_a_long_text_is_served_without_it(kind: bytes) -> None:
-    """Text and colour profiles say nothing to a model, so Pillow's limits on them are not met."""
+def test_png_with_a_long_text_is_decoded_without_the_text(kind: bytes) -> None:
+    """A PNG with a text or profile over Pillow's limits has the pixels of the PNG without it."""
     heads = {b"tEXt": b"a\0", b"zTXt": b"a\0\0", b"iTXt": b"a\0\1\0\0\0", b"iCCP": b"a\0\0"}
     text = bytes(70 * 2**20) if kind == b"tEXt" else LONG
     data = hostile.png_with(hostile.png_chunk(kind, heads[kind] + text), PICTURE)
@@ -221,7 +219,7 @@ def test_png_with_a_long_text_is_served_without_it(kind: bytes) -> None:
 
 @pytest.mark.parametrize("mode", get_args(DecodeMode))
 def test_png_is_turned_by_its_texts(mode: DecodeMode) -> None:
-    """XMP and ImageMagick's profile say which way up it is, also behind the pixels."""
+    """XMP and ImageMagick's EXIF profile turn a PNG upright, also if they follow the pixels."""
     exif = Image.Exif()
     exif[ORIENTATION_TAG] = 6
     profile = (
@@ -242,8 +240,8 @@ def test_png_is_turned_by_its_texts(mode: DecodeMode) -> None:
             assert decode(data, steps, LIMIT, mode).shape == (48, 32, 3), name
 
 
-def test_tags_that_share_their_bytes_take_no_memory() -> None:
-    """Pillow reads no more of them than the file has; each alone would be a megabyte."""
+def test_tags_that_share_their_bytes_take_little_memory() -> None:
+    """Tags of a TIFF that share one megabyte of its bytes are not copied into memory."""
     shared = dict.fromkeys(range(40000, 43000), (7, 1000000, 40000))
     tags = {
         256: (4, 1, 8),
@@ -270,13 +268,13 @@ def test_tags_that_share_their_bytes_take_no_memory() -> None:
 
 
 def test_ordinary_files_are_not_copied() -> None:
-    """What has nothing to leave out is decoded as it came."""
+    """A file without parts to remove is passed on without a copy."""
     for data in (photo("china"), encode(PICTURE, "PNG"), encode(PICTURE, "WEBP")):
         assert check_file(data, LIMIT).data is data
 
 
-def test_truncated_heads_of_every_format_are_left_to_the_decoder() -> None:
-    """The checks read no further than there is."""
+def test_truncated_file_passes_the_checks() -> None:
+    """The checks accept a file cut at any byte, or with offsets past its end."""
     for fmt in ("AVIF", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP"):
         file = io.BytesIO()
         PICTURE.save(file, fmt)

@@ -1,4 +1,4 @@
-"""Files of known kinds that are not decoded get a refusal that names the kind and the way out."""
+"""Files of known kinds that are not decoded are refused with their kind and what to send."""
 
 import pytest
 
@@ -50,8 +50,8 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize(("data", "subject"), FOREIGN.values(), ids=FOREIGN.keys())
-def test_refusal_names_the_kind_and_what_to_send(data: bytes, subject: str) -> None:
-    """Whatever follows the first bytes."""
+def test_error_names_the_kind_and_what_to_send(data: bytes, subject: str) -> None:
+    """The error names the kind of the file by its first bytes, and says what to send."""
     for body in (data, data + bytes(10_000), data + bytes(100_000)):
         with pytest.raises(InvalidImage) as refusal:
             decode(body, STEPS, 10_000, "fast")
@@ -62,7 +62,7 @@ def test_refusal_names_the_kind_and_what_to_send(data: bytes, subject: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("data", "says"),
+    ("data", "message"),
     [
         (b"Dear server,\nthis is a letter.\n", "cannot identify image file"),
         (b"PAR1\x15\x04" + bytes(100_000), "cannot identify image file"),
@@ -74,13 +74,13 @@ def test_refusal_names_the_kind_and_what_to_send(data: bytes, subject: str) -> N
         (encode(gradient(8, 8), "AVIF")[:60], "cannot identify image file: its header is damaged"),
     ],
 )
-def test_other_files_are_not_called_what_they_are_not(data: bytes, says: str) -> None:
-    """Unknown bytes, and damaged files of kinds that are decoded."""
-    with pytest.raises(InvalidImage, match=f"^{says}"):
+def test_other_file_gets_no_foreign_kind(data: bytes, message: str) -> None:
+    """Unknown bytes and damaged files of decoded formats are not given a foreign kind."""
+    with pytest.raises(InvalidImage, match=f"^{message}"):
         decode(data, STEPS, 10_000, "fast")
 
 
 @pytest.mark.parametrize("name", PICTURES)
-def test_pictures_that_are_decoded_are_not_foreign(name: str) -> None:
-    """No signature of the table is the beginning of one."""
+def test_decoded_format_is_not_foreign(name: str) -> None:
+    """No picture of a decoded format matches a signature of the table."""
     assert foreign_kind(PICTURES[name]) is None

@@ -1,4 +1,4 @@
-"""The faster image modes: how far they may be from `reference`, for any picture and size."""
+"""The modes `fast` and `scaled` differ from `reference` only within bounds."""
 
 import io
 import re
@@ -18,9 +18,9 @@ from gateway.tensors import Pixels
 from tests.pictures import encode, gradient, in_mode, photo, rotated
 
 LIMIT = 10_000_000
-# Grey levels, for photographs; docs/image-modes.md promises them.
+# In grey levels, for photographs, as docs/image-modes.md promises.
 BOUNDS: dict[Resample, int] = {"bilinear": 1, "bicubic": 5, "nearest": 0, "lanczos": 0, "box": 0}
-# For noise of black and white, the worst there is.
+# In grey levels, for noise of black and white, which is the worst case.
 NOISE_BOUND = 2
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
@@ -32,7 +32,7 @@ def steps(**fields: object) -> Preprocessing:
 
 
 def distance(data: bytes, preprocessing: Preprocessing, mode: DecodeMode = "fast") -> int:
-    """Largest difference to `reference`, in grey levels; the shapes are the same."""
+    """Check that the shapes agree; the largest difference to `reference` in grey levels."""
     wanted, got = (decode(data, preprocessing, LIMIT, m) for m in ("reference", mode))
     assert got.shape == wanted.shape
     assert got.flags.c_contiguous
@@ -49,7 +49,10 @@ def distance(data: bytes, preprocessing: Preprocessing, mode: DecodeMode = "fast
 def test_noise_is_within_the_bound_of_pillow_by_rows_then_columns(
     seed: int, size: tuple[int, int], target: tuple[int, int], resample: Resample, step: int
 ) -> None:
-    """Pillow itself takes the columns first for some sizes, and then overshoots elsewhere."""
+    """Noise is within the bound of a resize by Pillow that narrows the rows first.
+
+    Pillow's own order depends on the size, and the overshoot depends on the order.
+    """
     random = np.random.default_rng(seed)
     noise: Pixels = (random.integers(0, 255 // step + 1, (*size, 3)) * step).astype(np.uint8)
     resize = {"height": target[0], "width": target[1]}
@@ -65,10 +68,10 @@ def test_noise_is_within_the_bound_of_pillow_by_rows_then_columns(
 
 
 @given(sizes, sizes, st.sampled_from(["nearest", "lanczos", "box", "hamming"]))
-def test_other_filters_are_pillows(
+def test_filters_that_only_pillow_has_are_exact(
     size: tuple[int, int], target: tuple[int, int], resample: Resample
 ) -> None:
-    """Bit for bit."""
+    """Filters that fast_image_resize lacks give the very pixels of `reference`."""
     resize = {"height": target[0], "width": target[1]}
 
     assert distance(encode(gradient(*size), "PNG"), steps(resize=resize, resample=resample)) == 0
@@ -80,7 +83,7 @@ def test_other_filters_are_pillows(
 def test_turned_pictures_are_within_the_bound(
     orientation: int, fmt: str, resample: Resample
 ) -> None:
-    """The picture is turned after resizing, and cropped after that, at odd offsets too."""
+    """A picture with any EXIF orientation is within the bound, also cropped at odd offsets."""
     crop = {"height": 31, "width": 33}
     preprocessing = steps(resample=resample, shortest_edge=40, center_crop=crop)
 
@@ -94,7 +97,7 @@ def test_turned_pictures_are_within_the_bound(
 def test_pictures_cropped_before_resizing_are_within_the_bound(
     orientation: int, fmt: str, resample: Resample, mode: DecodeMode
 ) -> None:
-    """The part is that of the picture as it is seen, at odd offsets too."""
+    """A first crop, which is cut from the upright picture, keeps every mode within its bound."""
     preprocessing = steps(
         resample=resample,
         first_crop={"height": 0.875, "width": 0.6},
@@ -107,7 +110,7 @@ def test_pictures_cropped_before_resizing_are_within_the_bound(
 @pytest.mark.parametrize("color", ["RGB", "L"])
 @pytest.mark.parametrize("orientation", [1, 8])
 def test_scaled_mode_crops_large_pictures_as_exactly_as_fast(orientation: int, color: str) -> None:
-    """No scale of the decoder moves the edges of a part that is cut out before resizing."""
+    """With a first crop, `scaled` keeps the bound of `fast`: it decodes all pixels."""
     large = Image.open(io.BytesIO(photo("china"))).resize((2003, 1501), Image.Resampling.BICUBIC)
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -128,7 +131,7 @@ def test_scaled_mode_crops_large_pictures_as_exactly_as_fast(orientation: int, c
 def test_large_pictures_are_within_the_bound(
     orientation: int, resample: Resample, color: str
 ) -> None:
-    """They take another way through memory."""
+    """A large photograph is within the bound, for every filter and colour mode."""
     large = Image.open(io.BytesIO(photo("flower"))).resize((1900, 1300))
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -140,22 +143,24 @@ def test_large_pictures_are_within_the_bound(
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}])
-def test_every_kind_of_jpeg_has_the_pixels_of_pillow(mode: str, options: dict[str, object]) -> None:
-    """Decoding alone, without a resize, is exact."""
+def test_jpeg_that_is_not_resized_has_the_pixels_of_pillow(
+    mode: str, options: dict[str, object]
+) -> None:
+    """Decoding a JPEG without a resize gives the very pixels of `reference`."""
     data = encode(gradient(61, 43).convert(mode), "JPEG", **options)
 
     assert distance(data, steps()) == 0
 
 
-def test_other_formats_have_the_pixels_of_pillow() -> None:
-    """They are Pillow's."""
+def test_other_formats_that_are_not_resized_have_the_pixels_of_pillow() -> None:
+    """Decoding PNG, WebP and TIFF without a resize gives the very pixels of `reference`."""
     for fmt in ("PNG", "WEBP", "TIFF"):
         assert distance(in_mode("RGBA", fmt), steps()) == 0
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
-def test_scaled_mode_stays_near_on_a_large_photograph(orientation: int) -> None:
-    """Decoded to at least twice the size wanted; turned pictures too."""
+def test_scaled_mode_is_close_on_a_large_photograph(orientation: int) -> None:
+    """On a large photograph, `scaled` differs from `reference`, but by 4 grey levels at most."""
     large = Image.open(io.BytesIO(photo("china"))).resize((2000, 1500), Image.Resampling.BICUBIC)
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -172,7 +177,7 @@ def test_scaled_mode_stays_near_on_a_large_photograph(orientation: int) -> None:
 
 @pytest.mark.parametrize("mode", ["fast", "scaled"])
 def test_damaged_jpeg_is_refused_in_the_same_words(mode: DecodeMode) -> None:
-    """Pillow has the last word in every mode."""
+    """A damaged JPEG has the same error in every mode, because Pillow decodes in every mode."""
     for data in (photo("china")[:20_000], photo("china")[:300], b"\xff\xd8\xff\xe1\xff\xff"):
         with pytest.raises(InvalidImage) as wanted:
             decode(data, steps(), LIMIT, "reference")
@@ -181,8 +186,8 @@ def test_damaged_jpeg_is_refused_in_the_same_words(mode: DecodeMode) -> None:
         assert str(got.value) == str(wanted.value)
 
 
-def test_pixel_limit_holds_before_a_jpeg_is_decoded() -> None:
-    """From its header."""
+def test_jpeg_over_the_pixel_limit_is_refused() -> None:
+    """A JPEG over the pixel limit is refused by its header."""
     with pytest.raises(InvalidImage, match="GATEWAY_MAX_IMAGE_PIXELS"):
         decode(encode(gradient(101, 100), "JPEG"), steps(), 10_000, "fast")
 
@@ -202,10 +207,10 @@ def test_pixel_limit_holds_before_a_jpeg_is_decoded() -> None:
         max_size=3,
     ),
 )
-def test_damaged_head_comes_to_what_pillow_makes_of_it(
+def test_jpeg_with_a_damaged_head_is_decoded_or_refused_as_in_reference(
     mode: str, is_progressive: bool, damage: list[tuple[str, int, int]]
 ) -> None:
-    """The same picture or the same refusal, whatever stands before the scan."""
+    """A JPEG with a damaged head gives the pixels or the error of `reference`."""
     data = bytearray(encode(gradient(40, 30).convert(mode), "JPEG", progressive=is_progressive))
     head = data.index(b"\xff\xda") + 10
     for what, place, value in damage:

@@ -1,4 +1,4 @@
-"""Decoding: equal to Pillow's own steps, upright, and never another error than ours."""
+"""`decode` does Pillow's steps, turns images upright, and raises only `InvalidImage`."""
 
 import struct
 import zlib
@@ -32,7 +32,7 @@ def preprocessing(**fields: object) -> Preprocessing:
     st.sampled_from(get_args(DecodeMode)),
 )
 def test_any_bytes_are_pixels_or_invalid(data: bytes, kind: str, mode: DecodeMode) -> None:
-    """Whatever comes after a valid beginning, nothing but `InvalidImage` is raised."""
+    """Any bytes after a valid beginning give pixels or `InvalidImage`, in every mode."""
     beginnings = {
         "": b"",
         "png": encode(gradient(5, 4), "PNG")[:40],
@@ -62,10 +62,10 @@ def test_any_bytes_are_pixels_or_invalid(data: bytes, kind: str, mode: DecodeMod
         ((1, 90), (0, 44, 1, 45)),
     ],
 )
-def test_shares_of_the_shorter_side_are_cut_out_before_resizing(
+def test_first_crop_is_a_share_of_the_shorter_side(
     size: tuple[int, int], box: tuple[int, int, int, int]
 ) -> None:
-    """From the middle, rounded down, and one pixel at least."""
+    """The first crop is cut from the middle, rounded down, and has at least one pixel."""
     picture = gradient(*size)
     steps = preprocessing(first_crop={"height": 7 / 8, "width": 1 / 2})
 
@@ -77,7 +77,7 @@ def test_shares_of_the_shorter_side_are_cut_out_before_resizing(
 
 @pytest.mark.parametrize("resample", get_args(Resample))
 def test_resize_is_pillows(resample: Resample) -> None:
-    """Exact size, aspect ratio not kept, every filter."""
+    """An image is resized to the exact size by Pillow, with every filter."""
     picture = gradient(61, 47)
 
     pixels = decode(encode(picture, "PNG"), preprocessing(resample=resample), LIMIT, "reference")
@@ -89,14 +89,14 @@ def test_resize_is_pillows(resample: Resample) -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_turns_the_picture_upright(orientation: int) -> None:
-    """All eight, stored as a camera that was held so stores them, in a format without loss."""
+    """Each of the eight EXIF orientations gives the same upright pixels."""
     pixels = decode(rotated(orientation, "PNG"), preprocessing(resize=None), LIMIT, "reference")
 
     assert np.array_equal(pixels, np.asarray(gradient(120, 60)))
 
 
-def test_odd_centre_crop_is_the_references() -> None:
-    """The offset is rounded down."""
+def test_odd_offset_of_the_centre_crop_is_rounded_down() -> None:
+    """An odd offset of the centre crop is rounded down, as in transformers."""
     picture = gradient(41, 40)
     crop = preprocessing(resize=None, center_crop=Size(height=33, width=30))
 
@@ -106,8 +106,8 @@ def test_odd_centre_crop_is_the_references() -> None:
 
 
 @given(st.integers(1, 90), st.integers(1, 90))
-def test_shortest_edge_keeps_the_aspect_ratio(width: int, height: int) -> None:
-    """The shorter side has the length asked for, the crop its size, whatever the picture."""
+def test_image_resized_by_its_shortest_edge_fills_the_crop(width: int, height: int) -> None:
+    """An image of any shape, resized by its shorter side, fills the centre crop."""
     steps = preprocessing(resize=None, shortest_edge=16, center_crop=Size(height=16, width=16))
 
     assert decode(encode(gradient(width, height), "PNG"), steps, LIMIT, "reference").shape == (
@@ -118,8 +118,8 @@ def test_shortest_edge_keeps_the_aspect_ratio(width: int, height: int) -> None:
 
 
 @pytest.mark.parametrize("fmt", FORMATS)
-def test_every_allowed_format_is_one_pillow_knows_and_has_a_signature(fmt: str) -> None:
-    """What Pillow writes in it is recognised by its first bytes, and decoded."""
+def test_every_allowed_format_is_recognised_and_decoded(fmt: str) -> None:
+    """Pillow knows each allowed format, and what it writes is recognised and decoded."""
     Image.init()
     assert fmt in Image.OPEN
     if fmt not in Image.SAVE:
@@ -127,7 +127,7 @@ def test_every_allowed_format_is_one_pillow_knows_and_has_a_signature(fmt: str) 
     mode = "RGB"
     data = encode(gradient(32, 32).convert(mode), fmt)
 
-    # A DIB is a BMP without its header: only Pillow tells it from other bytes.
+    # A DIB is a BMP without its header, and has no signature.
     assert has_image_signature(data) or fmt == "DIB"
     assert decode(data, preprocessing(), LIMIT, "reference").shape == (32, 24, 3)
 
@@ -153,14 +153,14 @@ def tiled_tiff(tile: int) -> bytes:
 
 
 def test_tile_larger_than_the_limit_is_refused() -> None:
-    """What is decoded counts, not what the header calls the image."""
+    """A TIFF with a tile over the pixel limit is refused, however small its header says it is."""
     with pytest.raises(InvalidImage, match=r"tile.*2000x2000.*limit of 1000000"):
         decode(tiled_tiff(2000), preprocessing(), LIMIT, "reference")
     assert decode(tiled_tiff(16), preprocessing(), LIMIT, "reference").shape == (32, 24, 3)
 
 
-def test_image_that_explodes_when_its_shorter_side_is_enlarged_is_refused() -> None:
-    """One pixel wide and long: small as a file, small as an image, huge once resized."""
+def test_image_that_is_too_large_once_resized_is_refused() -> None:
+    """A narrow image is refused if enlarging its shorter side would exceed the pixel limit."""
     steps = preprocessing(resize=None, shortest_edge=224, center_crop=Size(height=224, width=224))
 
     with pytest.raises(InvalidImage, match="once resized"):
@@ -169,7 +169,7 @@ def test_image_that_explodes_when_its_shorter_side_is_enlarged_is_refused() -> N
 
 
 def test_formats_decoded_in_python_are_refused() -> None:
-    """Seconds of the interpreter for a few megabytes are an attack, not a picture."""
+    """Formats that Pillow decodes in Python are refused: a small file would take seconds."""
     plain = b"P3 2 2 255\n" + b"1 2 3 " * 4
 
     with pytest.raises(InvalidImage, match="not supported"):
@@ -179,6 +179,6 @@ def test_formats_decoded_in_python_are_refused() -> None:
 
 
 def test_too_many_pixels_are_refused_with_the_limit() -> None:
-    """The message has the size, the limit and the setting."""
+    """The error for too many pixels has the size, the limit and the setting's name."""
     with pytest.raises(InvalidImage, match=r"1001x1000.*1000000.*GATEWAY_MAX_IMAGE_PIXELS"):
         decode(encode(gradient(1001, 1000), "PNG"), preprocessing(), LIMIT, "reference")

@@ -1,4 +1,4 @@
-"""Requests to `ModelInfer` as Triton reads them, and responses that hold no logits."""
+"""Requests for `ModelInfer` have what Triton reads; responses give logits or none."""
 
 import numpy as np
 from hypothesis import given
@@ -13,10 +13,10 @@ from gateway.triton.inference import inference_request, read_logits
     st.tuples(st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 3])),
     st.text(max_size=200),
 )
-def test_request_reads_back_as_what_was_meant(
+def test_request_has_name_id_type_and_shape(
     images: int, shape: tuple[int, int, int], request_id: str
 ) -> None:
-    """Name, id, shape and type."""
+    """A request has the model's name, the id, and the type and shape of the images."""
     pixels = [np.full(shape, n, np.uint8) for n in range(images)]
 
     request = inference_request("a--b", pixels, request_id)
@@ -34,16 +34,16 @@ def response(shape: tuple[int, ...], name: str = "logits") -> ModelInferResponse
     return ModelInferResponse(outputs=[output], raw_output_contents=[values])
 
 
-def test_response_gives_each_image_its_row() -> None:
-    """In the order of the pixels."""
+def test_response_has_a_row_for_each_image() -> None:
+    """The logits have a row for each image, in the order of the images."""
     logits = read_logits(response((2, 3)), 2)
 
     assert logits is not None
     assert logits.tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
-def test_response_of_another_form_is_none() -> None:
-    """Another number of images, another output, no output."""
+def test_response_of_another_form_has_no_logits() -> None:
+    """A response with another output, shape or number of images has no logits."""
     assert read_logits(response((2, 3)), 1) is None
     assert read_logits(response((6,)), 6) is None
     assert read_logits(response((1, 3), name="other"), 1) is None

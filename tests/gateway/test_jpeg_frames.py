@@ -1,6 +1,6 @@
-"""JPEGs of every kind of frame: decoded alike in every image mode, or refused.
+"""A JPEG with any kind of frame is decoded alike in every image mode, or refused.
 
-What reads past its memory may end the process: another process decodes them.
+A decoder that reads past its memory may crash, so another process decodes.
 """
 
 import base64
@@ -28,7 +28,7 @@ FRAMES = [kind for kind in range(0xC0, 0xE0) if kind not in {0xC4, 0xCC, *range(
 
 
 def decode_elsewhere(files: list[bytes]) -> list[dict[str, list[int] | str]]:
-    """What each image mode makes of each file, in a process that may crash."""
+    """Pixels or error of each file by image mode, decoded in another process."""
     result = subprocess.run(
         [sys.executable, "-m", "tests.gateway.jpeg_program"],
         input=b"\n".join(map(base64.b64encode, files)),
@@ -43,7 +43,7 @@ def decode_elsewhere(files: list[bytes]) -> list[dict[str, list[int] | str]]:
 
 
 def assert_alike(answer: dict[str, list[int] | str], name: str, scaled_bound: int) -> None:
-    """The same refusal, or pixels within the bounds of the modes."""
+    """Assert that all modes have the same error, or pixels within the bounds of the modes."""
     wanted = answer["reference"]
     for mode, bound in {"fast": FAST_BOUND, "scaled": scaled_bound}.items():
         if isinstance(wanted, str):
@@ -52,8 +52,8 @@ def assert_alike(answer: dict[str, list[int] | str], name: str, scaled_bound: in
             assert np.abs(np.subtract(answer[mode], wanted)).max() <= bound, (name, mode)
 
 
-def test_every_crafted_frame_comes_to_the_same_in_every_mode() -> None:
-    """Each SOF and DHP marker, precision and number of components, over data of another kind."""
+def test_modes_agree_on_crafted_frames() -> None:
+    """All modes agree on a JPEG under any frame marker, precision and number of components."""
     files = {}
     picture = gradient(96, 64)
     for mode, is_progressive in product(["L", "RGB", "CMYK"], [False, True]):
@@ -65,12 +65,12 @@ def test_every_crafted_frame_comes_to_the_same_in_every_mode() -> None:
     answers = decode_elsewhere(list(files.values()))
 
     for name, answer in zip(files, answers, strict=True):
-        # Data of another kind decode to noise, which scaling smooths.
+        # Under another frame the data decode to noise, which scaling smooths.
         assert_alike(answer, name, 255)
 
 
-def test_real_frames_of_every_kind_come_to_the_same_in_every_mode() -> None:
-    """Lossless, arithmetic, 12 and 16 bits, as encoders write them."""
+def test_modes_agree_on_frames_of_real_encoders() -> None:
+    """All modes agree on lossless, arithmetic, 12-bit and 16-bit JPEGs that encoders wrote."""
     files = {path.stem: path.read_bytes() for path in SAMPLES}
     assert len(files) == 9
 
@@ -82,7 +82,7 @@ def test_real_frames_of_every_kind_come_to_the_same_in_every_mode() -> None:
 
 
 def test_long_arithmetic_jpeg_is_decoded_in_every_mode() -> None:
-    """Its decoder has to have a scan as a whole; Pillow hands over 64 KiB at a time."""
+    """An arithmetic JPEG is decoded even if its scan is longer than the 64 KiB Pillow passes on."""
     short = (JPEGS / "arithmetic-rgb.jpg").read_bytes()
     scan = short.index(b"\xff\xda")
     # Most of the scan comes after the first 64 KiB.
@@ -94,8 +94,8 @@ def test_long_arithmetic_jpeg_is_decoded_in_every_mode() -> None:
     assert not isinstance(answer["reference"], str)
 
 
-def test_scaled_mode_scales_huffman_frames_alone() -> None:
-    """Of eight bits and one or three components."""
+def test_only_huffman_frames_are_scalable() -> None:
+    """Only Huffman frames of eight bits with one or three components are scalable."""
     scaled = {
         encode(gradient(96, 64), "JPEG"),
         encode(gradient(96, 64).convert("L"), "JPEG"),
@@ -115,7 +115,7 @@ def test_scaled_mode_scales_huffman_frames_alone() -> None:
 
 @pytest.mark.parametrize("mode", ["reference", "fast", "scaled"])
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         ({"kind": 0xC1, "precision": 12}, "JPEG with 12 bits a sample is not supported"),
         ({"kind": 0xC0, "components": 2}, "JPEG with 2 components is not supported"),
@@ -123,17 +123,17 @@ def test_scaled_mode_scales_huffman_frames_alone() -> None:
         ({"kind": 0xDE}, "Hierarchical JPEG is not supported"),
     ],
 )
-def test_sound_jpeg_of_a_kind_that_is_not_decoded_is_called_that(
-    mode: str, change: dict[str, int], says: str
+def test_jpeg_of_a_kind_that_is_not_decoded_is_refused_by_name(
+    mode: str, change: dict[str, int], message: str
 ) -> None:
-    """It is neither damaged nor unknown."""
+    """A sound JPEG of a kind that is not decoded gets an error that names the kind."""
     (answer,) = decode_elsewhere([with_frame(photo("china"), **{"kind": 0xC0, **change})])
 
-    assert says in answer[mode]
+    assert message in answer[mode]
 
 
 def test_second_frame_is_refused() -> None:
-    """Two frames might be read as one by us and as the other by the decoder."""
+    """A JPEG with two frames is damaged: the check and the decoder might read different ones."""
     lossless = (JPEGS / "lossless-rgb.jpg").read_bytes()
     at = lossless.index(b"\xff\xc3")
     baseline = lossless[:at] + jpeg_segment(0xC0, lossless[at + 4 : at + 19]) + lossless[at:]
@@ -143,8 +143,8 @@ def test_second_frame_is_refused() -> None:
     assert set(answer.values()) == {"image file is truncated or damaged"}
 
 
-def test_files_with_fill_bytes_several_scans_and_two_pictures_are_decoded() -> None:
-    """None of them is ordinary, and all are honest."""
+def test_unusual_sound_jpegs_are_decoded() -> None:
+    """All modes decode sound JPEGs with fill bytes, several scans or a second picture."""
     picture = gradient(96, 64)
     jpeg = encode(picture, "JPEG")
     at = jpeg.index(b"\xff\xdb")
@@ -162,7 +162,7 @@ def test_files_with_fill_bytes_several_scans_and_two_pictures_are_decoded() -> N
 
 
 def test_lossless_jpeg_is_decoded_whole() -> None:
-    """In mode `scaled` too: asked for fewer pixels, some decoders write all of them."""
+    """Mode `scaled` decodes all pixels of a lossless JPEG, since some decoders cannot scale it."""
     lossless = JPEGS / "lossless-rgb.jpg"
 
     jpeg, png = decode_elsewhere([lossless.read_bytes(), encode(Image.open(lossless), "PNG")])

@@ -1,4 +1,4 @@
-"""The contract: what is written is what is read, and names map both ways."""
+"""A contract is read as it was written, and model ids map to Triton's names and back."""
 
 import pytest
 from hypothesis import given
@@ -45,21 +45,21 @@ model_ids = st.from_regex(
 
 
 @given(specs)
-def test_a_written_contract_reads_back_the_same(spec: ModelSpec) -> None:
-    """Labels of any script included."""
+def test_written_contract_is_parsed_back(spec: ModelSpec) -> None:
+    """A contract with any fields and labels equals itself after writing and parsing."""
     assert parse_model_spec(spec.model_dump_json()) == spec
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"model_id": 5}', "{"])
-def test_anything_else_is_an_invalid_contract(text: str) -> None:
-    """With the place of the first fault."""
+def test_other_text_is_an_invalid_contract(text: str) -> None:
+    """Text that is not JSON, or lacks fields, raises `InvalidContract`."""
     with pytest.raises(InvalidContract):
         parse_model_spec(text)
 
 
 @given(model_ids)
-def test_triton_names_map_back(model_id: str) -> None:
-    """No two ids share a folder, and a name is one folder."""
+def test_triton_name_maps_back_to_the_model_id(model_id: str) -> None:
+    """A model id becomes a single folder name, which maps back to the id."""
     name = triton_model_name(model_id)
 
     assert "/" not in name
@@ -80,6 +80,6 @@ def test_triton_names_map_back(model_id: str) -> None:
         ("x" * 97, False),
     ],
 )
-def test_model_ids_are_the_hubs(model_id: str, valid: bool) -> None:
-    """Nothing that could leave the repository's folder passes."""
+def test_model_id_follows_the_hubs_rule(model_id: str, valid: bool) -> None:
+    """An id is valid by the hub's rule, so no id can leave the repository's folder."""
     assert is_model_id(model_id) == valid

@@ -1,4 +1,4 @@
-"""Flags as clients write them."""
+"""Flags, tokens and paths are read in every form that clients write."""
 
 import pytest
 from hypothesis import given
@@ -11,26 +11,26 @@ from gateway.request import Options
 
 
 @pytest.mark.parametrize(
-    ("written", "meant"),
+    ("written", "value"),
     [
         *((true, True) for true in ("true", "1", " TRUE ", "yes", "on", "t", "Y", True, 1)),
         *((false, False) for false in ("false", "0", "No\t", "off", "f", "N", False, 0)),
     ],
 )
 @pytest.mark.parametrize("default", [True, False])
-def test_flag_is_understood(written: object, meant: bool, default: bool) -> None:
-    """Whatever the default is."""
-    assert parse_flag(written, default) is meant
+def test_flag_is_read_in_every_form(written: object, value: bool, default: bool) -> None:
+    """Every form of true and false is understood, whatever the default."""
+    assert parse_flag(written, default) is value
 
 
 @given(st.none() | st.text() | st.floats() | st.lists(st.integers()), st.booleans())
-def test_no_value_of_a_flag_fails_a_request(written: object, default: bool) -> None:
-    """What is not understood is the default."""
+def test_flag_with_any_value_is_true_or_false(written: object, default: bool) -> None:
+    """A flag with any value is true or false; no value raises an error."""
     assert parse_flag(written, default) in {True, False}
 
 
 def test_header_wins_over_the_body_and_the_body_over_the_default() -> None:
-    """For each flag by itself."""
+    """Each option comes from its header, else from the body, else from the default."""
     options = parse_options(
         {"x-use-cache": "true", "x-load-model": "perhaps"},
         {"use_cache": False, "wait_for_model": True, "load_model": False, "use_gpu": True},
@@ -49,8 +49,8 @@ def test_header_wins_over_the_body_and_the_body_over_the_default() -> None:
         (("x-something-else", "0"), Options()),
     ],
 )
-def test_each_flag_has_its_header(header: tuple[str, str], options: Options) -> None:
-    """One of them alone, without a body's options."""
+def test_each_option_has_a_header(header: tuple[str, str], options: Options) -> None:
+    """Each option can be set by its header alone."""
     assert parse_options(dict([header]), {}) == options
 
 
@@ -59,7 +59,7 @@ def test_each_flag_has_its_header(header: tuple[str, str], options: Options) -> 
     [("30", 30.0), ("0.5", 0.5), ("-1", None), ("nan", None), ("inf", None), ("soon", None)],
 )
 def test_scale_up_timeout_is_seconds(written: str, seconds: float | None) -> None:
-    """Or nothing."""
+    """`x-scale-up-timeout` is a positive number of seconds; other values are ignored."""
     assert parse_options({"x-scale-up-timeout": written}, {}).scale_up_timeout_s == seconds
 
 
@@ -77,8 +77,8 @@ def test_scale_up_timeout_is_seconds(written: str, seconds: float | None) -> Non
         ("", None),
     ],
 )
-def test_authorization_header_in_every_form_seen(header: str, token: str | None) -> None:
-    """The scheme in any case, and with the colon that HF's documentation has printed."""
+def test_bearer_token_is_found_in_every_form(header: str, token: str | None) -> None:
+    """A bearer token is found whatever the case of the scheme, also after `Bearer:`."""
     assert bearer_token(header) == token
 
 
@@ -96,5 +96,5 @@ def test_authorization_header_in_every_form_seen(header: str, token: str | None)
     ],
 )
 def test_path_is_normalized(path: str, route: str) -> None:
-    """The router's prefix and trailing slashes go, nothing else does."""
+    """The router's prefix and trailing slashes are removed, and nothing else is."""
     assert normal_path(path) == route

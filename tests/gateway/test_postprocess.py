@@ -1,4 +1,4 @@
-"""Activation, ranking and refusal of logits."""
+"""Logits become scores and ranked labels, or are refused."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from gateway.modelspec import ProblemType
 from gateway.request import Activation
 from gateway.tensors import Logits
 
-# Few values, so that many are equal, or any.
+# Either few different values, so that many are equal, or any values.
 _values = st.one_of(st.sampled_from([-1.0, 0.0, 1.0]), st.floats(-200, 200, width=32))
 finite_logits = arrays(
     np.float32, st.tuples(st.integers(1, 5), st.integers(1, 40)), elements=_values
@@ -43,13 +43,13 @@ def labels(count: int) -> tuple[str, ...]:
 def test_default_activation_follows_the_problem_type(
     problem_type: ProblemType | None, num_labels: int, activation: Activation
 ) -> None:
-    """The rule of transformers 4.49 and later."""
+    """The default function is that of transformers 4.49 and later."""
     assert default_activation(problem_type, num_labels) == activation
 
 
 @given(finite_logits)
 def test_softmax_sums_to_one(logits: Logits) -> None:
-    """Whatever the logits, the scores are shares."""
+    """Softmax scores of any finite logits are at least 0 and sum to 1."""
     scores = activate(logits, "softmax")
 
     assert scores.dtype == np.float32
@@ -59,7 +59,7 @@ def test_softmax_sums_to_one(logits: Logits) -> None:
 
 @given(finite_logits)
 def test_sigmoid_is_between_zero_and_one(logits: Logits) -> None:
-    """Very negative logits give 0."""
+    """Sigmoid scores of any finite logits are between 0 and 1."""
     scores = activate(logits, "sigmoid")
 
     assert scores.dtype == np.float32
@@ -67,10 +67,8 @@ def test_sigmoid_is_between_zero_and_one(logits: Logits) -> None:
 
 
 @given(finite_logits, st.integers(1, 60), st.sampled_from(["softmax", "sigmoid", "none"]))
-def test_the_best_are_those_of_a_plain_sort(
-    logits: Logits, top_k: int, activation: Activation
-) -> None:
-    """Best first, at most as many as there are labels, ties to the lower class id."""
+def test_ranking_equals_a_plain_sort(logits: Logits, top_k: int, activation: Activation) -> None:
+    """Labels are ranked by score, equal ones by class id, and cut to `top_k`."""
     names = labels(logits.shape[1])
 
     ranking = rank(logits, activation, top_k)
@@ -83,8 +81,10 @@ def test_the_best_are_those_of_a_plain_sort(
 
 
 @given(finite_logits, st.integers(1, 60), st.sampled_from(["softmax", "sigmoid", "none"]))
-def test_company_changes_no_ranking(logits: Logits, top_k: int, activation: Activation) -> None:
-    """An image's answer does not depend on who shares its call."""
+def test_ranking_of_an_image_does_not_depend_on_its_batch(
+    logits: Logits, top_k: int, activation: Activation
+) -> None:
+    """An image has the same ranking in a batch as alone."""
     together = rank(logits, activation, top_k)
 
     for index in range(len(logits)):
@@ -95,15 +95,15 @@ def test_company_changes_no_ranking(logits: Logits, top_k: int, activation: Acti
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
-def test_the_largest_logits_there_are_give_scores(activation: Activation) -> None:
-    """Without a warning, though their difference is too large for a float."""
+def test_largest_logits_give_scores(activation: Activation) -> None:
+    """Logits whose difference overflows float32 give scores without a warning."""
     logits = np.array([[3e38, -3e38]], dtype=np.float32)
 
     assert activate(logits, activation).tolist() == [[1, 0]]
 
 
 def test_scores_are_float32_widened_not_rounded() -> None:
-    """Clients get the very double that transformers' `.item()` gives."""
+    """A score is the double of its float32 value, as transformers' `.item()` gives it."""
     logits = np.array([[0.1, 0.2]], dtype=np.float32)
 
     best = rank(logits, "none", 1).predictions(0, labels(2))[0]
@@ -112,14 +112,14 @@ def test_scores_are_float32_widened_not_rounded() -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_images_whose_logits_are_not_finite_are_told(bad: float) -> None:
-    """They alone."""
+def test_are_finite_finds_images_with_bad_logits(bad: float) -> None:
+    """`are_finite` is false exactly for images with a logit that is not finite."""
     logits = np.array([[0, 1], [0, bad], [3e38, 3e38]], dtype=np.float32)
 
     assert are_finite(logits).tolist() == [True, False, True]
 
 
-def test_another_number_of_logits_than_labels_is_refused() -> None:
-    """Labels must never be given to the wrong logits."""
+def test_wrong_number_of_logits_is_refused() -> None:
+    """Logits are refused if their number is not that of the labels."""
     with pytest.raises(InferenceFailed):
         check_shape(np.zeros((1, 3), dtype=np.float32), 2)

@@ -1,4 +1,4 @@
-"""Settings of the process, seen from outside the process."""
+"""Settings of the process take effect, as another process measures."""
 
 import subprocess
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 TIMEOUT_S = 60
 ROUNDS = 100
-# Of a decoded photograph.
+# Size of a decoded photograph.
 BYTES = 6_000_000
 
 FAULTS = f"""
@@ -36,8 +36,8 @@ def output_of(program: str, *arguments: str) -> str:
     ).stdout.strip()
 
 
-def test_memory_of_one_image_serves_the_next() -> None:
-    """Without it the kernel maps and clears every page of every image."""
+def test_freed_memory_is_used_again() -> None:
+    """With `keep_freed_memory`, the kernel maps the pages of a buffer only once."""
     pages_an_image = 3 * BYTES // 4096
 
     kept, given_back = (int(output_of(FAULTS, how)) for how in ("keep", "leave"))
@@ -46,8 +46,8 @@ def test_memory_of_one_image_serves_the_next() -> None:
     assert kept < 2 * pages_an_image
 
 
-def test_collector_skips_what_exists_at_startup() -> None:
-    """Objects made later are still collected."""
+def test_collector_skips_startup_objects() -> None:
+    """Startup objects leave the collector's lists, and later cycles are still collected."""
     program = """
 import gc, weakref
 from gateway.runtime.process import exclude_startup_objects_from_collection
@@ -55,10 +55,10 @@ class Node: pass
 early = Node()
 exclude_startup_objects_from_collection()
 late = Node(); late.itself = late
-gone = weakref.ref(late)
+reference = weakref.ref(late)
 del late
 gc.collect()
-print(gc.is_tracked(early), any(o is early for o in gc.get_objects()), gone() is None)
+print(gc.is_tracked(early), any(o is early for o in gc.get_objects()), reference() is None)
 """
 
     assert output_of(program) == "True False True"

@@ -1,4 +1,4 @@
-"""Bodies in every form clients send, and none that crashes the parser."""
+"""`parse_request` reads bodies in every form that clients send, and refuses all others."""
 
 import base64
 import json
@@ -27,10 +27,10 @@ def parse(body: bytes, content_type: str, query: dict[str, str]) -> Classificati
     | st.text(max_size=30),
     st.dictionaries(st.text(max_size=20), st.text(max_size=20)),
 )
-def test_any_bytes_are_a_request_or_an_error_of_ours(
+def test_any_bytes_are_a_request_or_a_400(
     body: bytes, content_type: str, query: dict[str, str]
 ) -> None:
-    """No other exception leaves the parser."""
+    """Any body, content type and query give a request or a 400."""
     try:
         assert parse(body, content_type, query).images
     except GatewayError as exc:
@@ -50,8 +50,8 @@ json_values = st.recursive(
     st.fixed_dictionaries({}, optional={"inputs": json_values, "parameters": json_values})
     | st.dictionaries(st.sampled_from(["inputs", "image", "parameters", "options"]), json_values)
 )
-def test_any_json_object_is_a_request_or_an_error_of_ours(document: dict[str, object]) -> None:
-    """Wrong types in any place are the caller's error, with a message."""
+def test_any_json_object_is_a_request_or_a_400(document: dict[str, object]) -> None:
+    """Any JSON object gives a request or a 400 with a message."""
     try:
         parse(json.dumps(document).encode(), "", {})
     except GatewayError as exc:
@@ -60,14 +60,14 @@ def test_any_json_object_is_a_request_or_an_error_of_ours(document: dict[str, ob
 
 
 @pytest.mark.parametrize("before", [b"", b"\xef\xbb\xbf", b"\xef\xbb\xbf \r\n", b"\n\t "])
-def test_base64_text_may_have_a_mark_and_space_before_it(before: bytes) -> None:
-    """Editors write them."""
+def test_mark_and_space_before_base64_text_are_ignored(before: bytes) -> None:
+    """A byte order mark and white space before base64 text are ignored."""
     assert parse(before + B64.encode(), "", {}).images == (PNG,)
 
 
 @given(st.binary(min_size=1, max_size=200), st.integers(0, 3))
 def test_every_way_of_writing_base64_is_read(data: bytes, form: int) -> None:
-    """Plain, with line breaks, URL-safe without padding, as a data URI."""
+    """Base64 is read plain, in lines, URL-safe without padding, and as a data URI."""
     written = [
         base64.b64encode(data),
         base64.encodebytes(data),
@@ -79,7 +79,7 @@ def test_every_way_of_writing_base64_is_read(data: bytes, form: int) -> None:
 
 
 def test_parameters_of_the_query_apply_to_a_raw_image() -> None:
-    """Numbers become numbers, foreign keys are nobody's mistake."""
+    """The query's `top_k` and function apply to a raw image; its other keys are ignored."""
     request = parse(PNG, "", {"top_k": "3", "function_to_apply": "Sigmoid", "utm": "x"})
 
     assert request.images == (PNG,)
@@ -152,10 +152,10 @@ FILE = 'name="anything"; filename="cat.png"'
         ([('name="file"; filename=""', b""), (FILE, PNG)], {}, Parameters()),
     ],
 )
-def test_form_gives_its_file(
+def test_form_gives_its_image_and_parameters(
     parts: list[tuple[str, bytes]], query: dict[str, str], parameters: Parameters
 ) -> None:
-    """And its fields as parameters, which win over the query as those of JSON do."""
+    """A form gives its image, and its fields as parameters, which win over the query."""
     request = parse(*form(*parts), query)
 
     assert request.images == (PNG,)
@@ -164,7 +164,7 @@ def test_form_gives_its_file(
 
 
 @pytest.mark.parametrize(
-    ("body", "content_type", "says"),
+    ("body", "content_type", "message"),
     [
         (*form(('name="top_k"', b"3")), "no file"),
         (*form(*[(FILE, PNG)] * 17), "more than 16 parts"),
@@ -183,21 +183,21 @@ def test_form_gives_its_file(
         (form((FILE, PNG))[0][:-16], "multipart/form-data; boundary=frontier", "last boundary"),
     ],
 )
-def test_form_that_is_none_is_refused(body: bytes, content_type: str, says: str) -> None:
-    """With the reason."""
-    with pytest.raises(GatewayError, match=says):
+def test_unusable_form_is_refused(body: bytes, content_type: str, message: str) -> None:
+    """A damaged form, or one without exactly one image, is refused with the reason."""
+    with pytest.raises(GatewayError, match=message):
         parse(body, content_type, {})
 
 
 def test_form_gives_its_options() -> None:
-    """As JSON, like those of a JSON body."""
+    """The field `options` of a form is read as JSON, as in a JSON body."""
     body, content_type = form((FILE, PNG), ('name="options"', b'{"use_cache": false}'))
 
     assert parse(body, content_type, {}).options == Options(use_cache=False)
 
 
 @pytest.mark.parametrize(
-    ("body", "says"),
+    ("body", "message"),
     [
         (json.dumps(B64).encode(), "a JSON string; send the image's bytes, or JSON"),
         (json.dumps([B64]).encode(), "a JSON list"),
@@ -220,35 +220,35 @@ def test_form_gives_its_options() -> None:
         (b"my cat.JPEG\n", "a file's name"),
     ],
 )
-def test_body_sent_by_mistake_is_named(body: bytes, says: str) -> None:
-    """With what to send instead."""
-    with pytest.raises(MalformedRequest, match=re.escape(says)):
+def test_body_sent_by_mistake_is_named(body: bytes, message: str) -> None:
+    """The error for a common mistake names it and says what to send."""
+    with pytest.raises(MalformedRequest, match=re.escape(message)):
         parse(body, "application/json", {})
 
 
 @pytest.mark.parametrize("value", [3, 3.0, 1e3, 1e30])
-def test_top_k_is_any_integer_of_json_schema(value: float) -> None:
-    """Written as a float too."""
+def test_top_k_may_be_an_integer_written_as_a_float(value: float) -> None:
+    """`top_k` in JSON may be an integer that is written as a float."""
     body = json.dumps({"inputs": B64, "parameters": {"top_k": value}}).encode()
 
     assert parse(body, "", {}).parameters.top_k == value
 
 
 @pytest.mark.parametrize(("text", "value"), [("3", 3), ("3.0", 3), ("1e3", 1000), ("", 5)])
-def test_top_k_of_a_query_is_the_same(text: str, value: int) -> None:
-    """A blank one is left out."""
+def test_top_k_of_a_query_has_the_same_forms(text: str, value: int) -> None:
+    """`top_k` in a query has the same forms as in JSON; an empty one is ignored."""
     assert parse(PNG, "", {"top_k": text}).parameters.top_k == value
 
 
 @pytest.mark.parametrize("text", ["2.5", "0", "0.0", "-1", "1e-1", "1e999", "nan", "٣", "3 4"])
 def test_top_k_of_a_query_that_is_no_integer_is_refused(text: str) -> None:
-    """With the value."""
+    """A `top_k` in a query that is not a positive integer is refused."""
     with pytest.raises(InvalidParameters, match="top_k must be an integer"):
         parse(PNG, "", {"top_k": text})
 
 
 def test_list_of_inputs_is_bounded() -> None:
-    """So many images at most; the answer to a list is a list, of one or none as well."""
+    """A list of up to `MAX_INPUTS` images is read, also a list of one or none."""
     for count in (0, 1):
         body = json.dumps({"inputs": [B64] * count, "options": {"use_cache": False}}).encode()
         request = parse(body, "", {})
@@ -276,7 +276,7 @@ HUGE = "%" * 1_000_000
 def test_errors_do_not_echo_the_whole_input(
     document: dict[str, object], query: dict[str, str]
 ) -> None:
-    """Bad input of megabytes gives a message of bytes."""
+    """The error for an input of a megabyte has less than 300 characters."""
     with pytest.raises(GatewayError) as caught:
         parse(json.dumps(document).encode(), "", query)
 

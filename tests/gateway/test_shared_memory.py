@@ -1,4 +1,4 @@
-"""Memory that is lent in parts, and what becomes of it."""
+"""A `Region` lends parts of shared memory and leaves no file behind."""
 
 from pathlib import Path
 from random import Random
@@ -16,12 +16,15 @@ MORE_THAN_ANY_MACHINE_HAS = 2**50
 
 
 @given(st.lists(st.one_of(st.integers(1, SIZE // 2), st.none()), max_size=40), st.randoms())
-def test_what_is_lent_is_nobody_elses(wishes: list[int | None], random: Random) -> None:
-    """Numbers are sizes to lend, none gives one of those back."""
+def test_lent_parts_never_overlap(sizes: list[int | None], random: Random) -> None:
+    """Lent parts never overlap, and a part is refused only if no gap has its size.
+
+    A number of `sizes` lends a part of that size; None gives a part back.
+    """
     region = Region(SIZE)
     region.unlink()
     lent: dict[int, int] = {}
-    for size in wishes:
+    for size in sizes:
         if size is None:
             if lent:
                 done = random.choice(sorted(lent))
@@ -41,8 +44,8 @@ def test_what_is_lent_is_nobody_elses(wishes: list[int | None], random: Random) 
         lent[offset] = size
 
 
-def test_images_stand_one_behind_the_other_where_others_can_map_them() -> None:
-    """In the order given, at the offset."""
+def test_images_are_written_in_order_at_the_offset() -> None:
+    """Images are written one after the other at the offset, where other processes see them."""
     region = Region(SIZE)
     images = [np.full((2, 3, 3), value, np.uint8) for value in (7, 9)]
 
@@ -55,7 +58,7 @@ def test_images_stand_one_behind_the_other_where_others_can_map_them() -> None:
 
 
 def test_unlinked_region_leaves_no_name_and_can_still_be_written() -> None:
-    """Nothing is left behind, whoever is killed."""
+    """A region without a name can still be written, so no file is left after a crash."""
     region = Region(SIZE)
     region.unlink()
 
@@ -64,8 +67,8 @@ def test_unlinked_region_leaves_no_name_and_can_still_be_written() -> None:
     assert not (SHM / region.name).exists()
 
 
-def test_more_than_there_is_is_an_error_at_once() -> None:
-    """Not when a page is missing later, which would end the process; and no name is left."""
+def test_region_larger_than_memory_is_refused() -> None:
+    """A region larger than memory is refused when it is made, and leaves no file."""
     before = set(SHM.iterdir())
 
     with pytest.raises(OSError, match=r"space|large"):

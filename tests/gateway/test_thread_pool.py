@@ -1,4 +1,4 @@
-"""Decoding threads: every caller gets its own result, and nothing is done for those who left."""
+"""`ThreadPool` gives each caller its own result, and skips work of cancelled callers."""
 
 import asyncio
 import threading
@@ -17,8 +17,8 @@ def pixels(value: int) -> Pixels:
     return np.full((1, 1, 3), value, np.uint8)
 
 
-def test_results_and_errors_go_to_whoever_asked() -> None:
-    """Hundreds at once, through two threads."""
+def test_each_caller_gets_its_own_result_or_error() -> None:
+    """Each of 250 callers gets its own result or error from two threads."""
 
     def decode(value: int) -> Pixels:
         if value % 3 == 0:
@@ -44,8 +44,8 @@ def test_results_and_errors_go_to_whoever_asked() -> None:
             assert result.max() == n
 
 
-def test_nothing_is_decoded_for_a_caller_that_left() -> None:
-    """A request that is cancelled while it waits for a thread costs none."""
+def test_work_of_a_cancelled_caller_is_skipped() -> None:
+    """The work of a caller that is cancelled while it waits for a thread is never done."""
     started, go = threading.Event(), threading.Event()
     decoded: list[int] = []
 
@@ -62,10 +62,10 @@ def test_nothing_is_decoded_for_a_caller_that_left() -> None:
         pool = ThreadPool[Pixels](1, "decode")
         first = asyncio.create_task(pool.run(block))
         assert await asyncio.to_thread(started.wait, BOUND_S)
-        gone = asyncio.create_task(pool.run(decode))
+        cancelled = asyncio.create_task(pool.run(decode))
         await asyncio.sleep(0)
-        gone.cancel()
-        await asyncio.wait([gone])
+        cancelled.cancel()
+        await asyncio.wait([cancelled])
         go.set()
         await first
         await pool.run(lambda: pixels(2))
@@ -75,8 +75,8 @@ def test_nothing_is_decoded_for_a_caller_that_left() -> None:
     assert decoded == []
 
 
-def test_what_is_done_waits_for_nothing_that_takes_long() -> None:
-    """Neither for a large image behind it, nor for one whose caller has left."""
+def test_finished_work_does_not_wait_for_queued_work() -> None:
+    """A result is delivered at once, whatever long or cancelled work is queued behind it."""
     started, go = threading.Event(), threading.Event()
     end = threading.Event()
 
@@ -95,9 +95,9 @@ def test_what_is_done_waits_for_nothing_that_takes_long() -> None:
         assert await asyncio.to_thread(started.wait, BOUND_S)
         long = asyncio.create_task(pool.run(take_long, is_long=True))
         second = asyncio.create_task(pool.run(lambda: pixels(3)))
-        gone = asyncio.create_task(pool.run(lambda: pixels(4)))
+        cancelled = asyncio.create_task(pool.run(lambda: pixels(4)))
         await asyncio.sleep(0)
-        gone.cancel()
+        cancelled.cancel()
         go.set()
 
         async with asyncio.timeout(BOUND_S):
@@ -113,7 +113,7 @@ def test_what_is_done_waits_for_nothing_that_takes_long() -> None:
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_threads_end_on_closing(threads: int) -> None:
-    """All of them, also when they are idle."""
+    """All threads of a pool end when it is closed, also idle ones."""
     before = threading.active_count()
 
     async def run() -> None:

@@ -1,4 +1,4 @@
-"""The cache behind `x-use-cache`, with Triton's own count of inferences as the witness."""
+"""The cache answers repeated images, as Triton's own count of inferences shows."""
 
 import base64
 import json
@@ -33,10 +33,10 @@ def inferences(stack: Stack) -> Callable[[], int]:
     return lambda: triton_counts(stack, "test--vit")[0] - before
 
 
-def test_second_identical_call_is_a_hit(
+def test_second_identical_request_is_a_hit(
     client: httpx.Client, inferences: Callable[[], int]
 ) -> None:
-    """The same bytes, nothing inferred, and it says so."""
+    """The second request with the same bytes has the same answer, without an inference."""
     picture = new_picture(101)
 
     first, second = (client.post(MODEL, content=picture) for _ in range(2))
@@ -51,7 +51,7 @@ def test_second_identical_call_is_a_hit(
 def test_every_form_and_parameter_of_an_image_shares_its_entry(
     client: httpx.Client, inferences: Callable[[], int]
 ) -> None:
-    """What is kept are the logits, by the decoded body."""
+    """The cache keeps logits by the SHA-256 of the decoded body, so all these requests hit."""
     picture = new_picture(102)
     inputs = base64.b64encode(picture).decode()
     first = client.post(MODEL, content=picture, params={"function_to_apply": "none"})
@@ -74,7 +74,7 @@ def test_every_form_and_parameter_of_an_image_shares_its_entry(
 def test_header_bypasses_the_cache(
     client: httpx.Client, inferences: Callable[[], int], value: str
 ) -> None:
-    """In both directions: nothing is taken and nothing is kept."""
+    """With `x-use-cache: false` nothing is read from the cache and nothing is written to it."""
     picture = new_picture(103)
     headers = {"x-use-cache": value}
 
@@ -84,10 +84,10 @@ def test_header_bypasses_the_cache(
     assert inferences() == 2
 
 
-def test_option_of_the_body_bypasses_it_and_the_header_wins(
+def test_option_bypasses_the_cache_and_the_header_wins(
     client: httpx.Client, inferences: Callable[[], int]
 ) -> None:
-    """`options.use_cache`, as older clients have it."""
+    """`options.use_cache` in the body bypasses the cache unless `x-use-cache` says otherwise."""
     body = {
         "inputs": base64.b64encode(new_picture(104)).decode(),
         "options": {"use_cache": False},
@@ -104,7 +104,7 @@ def test_option_of_the_body_bypasses_it_and_the_header_wins(
 def test_identical_requests_at_once_cost_one_inference(
     client: httpx.Client, inferences: Callable[[], int]
 ) -> None:
-    """200 of them, by Triton's own count."""
+    """200 simultaneous requests with one image have one answer from one inference."""
     picture = new_picture(105)
     with ThreadPoolExecutor(200) as pool:
         answers = list(pool.map(lambda _: client.post(MODEL, content=picture), range(200)))
@@ -115,7 +115,7 @@ def test_identical_requests_at_once_cost_one_inference(
 
 
 def test_errors_are_not_kept(stack: Stack, client: httpx.Client) -> None:
-    """Logits that are not finite are 500 each time, never NaN in JSON, and inferred each time."""
+    """Logits that are not finite are 500 and no NaN in JSON, and each request is inferred."""
     picture = new_picture(106)
     client.post("/models/test/nan", content=new_picture(109))
     before, _ = triton_counts(stack, "test--nan")
@@ -128,7 +128,7 @@ def test_errors_are_not_kept(stack: Stack, client: httpx.Client) -> None:
 
 
 def test_cache_can_be_turned_off(stack: Stack, inferences: Callable[[], int]) -> None:
-    """By its setting."""
+    """With `GATEWAY_CACHE_BYTES=0`, a repeated image is inferred again."""
     with gateway(stack.triton_grpc_url, GATEWAY_CACHE_BYTES="0") as client:
         kinds = [
             client.post(MODEL, content=new_picture(107)).headers["x-compute-type"] for _ in range(2)
@@ -141,7 +141,7 @@ def test_cache_can_be_turned_off(stack: Stack, inferences: Callable[[], int]) ->
 def test_new_version_of_a_model_misses(
     stack: Stack, repository: Path, client: httpx.Client, tmp_path: Path
 ) -> None:
-    """Once Triton serves it, the old version's answers are gone within seconds."""
+    """After Triton has loaded a new version, cached answers of the old one are not used."""
     entry = repository / "test--changing"
     picture = new_picture(108)
     options = ServingOptions(max_batch_size=1)

@@ -1,4 +1,4 @@
-"""What the API promises: the answers of `transformers.pipeline`, over HTTP, from a real Triton."""
+"""Answers over HTTP from a real Triton equal those of `transformers.pipeline`."""
 
 import base64
 import json
@@ -11,7 +11,7 @@ import pytest
 
 from tests.pictures import PICTURES, photo
 from tests.reference import ALL_LABELS, expected
-from tests.stack import HELD_OUT, Stack, triton_counts
+from tests.stack import HELD_OUT, ROOT, Stack, triton_counts
 
 SCORE_TOLERANCE = 1e-5
 
@@ -21,6 +21,16 @@ def assert_same(actual: list[dict[str, Any]], wanted: list[dict[str, Any]]) -> N
     assert [p["score"] for p in actual] == pytest.approx(
         [p["score"] for p in wanted], abs=SCORE_TOLERANCE, rel=0
     )
+
+
+def test_demo_classifies_a_digit(client: httpx.Client) -> None:
+    """The first `curl` of the README, in Python: the best label of the digit 7 is "7"."""
+    image = (ROOT / "demo" / "digits" / "7.png").read_bytes()
+
+    response = client.post("/models/vitriton/vit-digits", content=image)
+
+    assert response.status_code == 200
+    assert response.json()[0]["label"] == "7"
 
 
 @pytest.mark.parametrize("picture", PICTURES.values(), ids=PICTURES.keys())
@@ -36,8 +46,8 @@ def test_scores_equal_transformers_pipeline(
     assert_same(response.json(), wanted)
 
 
-def test_random_checkpoints_tell_pictures_apart(client: httpx.Client) -> None:
-    """The comparison above would be empty if every picture had the same scores."""
+def test_random_checkpoints_give_different_scores(client: httpx.Client) -> None:
+    """Different pictures have different best scores; else the comparison would prove little."""
     best = {
         json.dumps(client.post("/models/test/vit", content=picture).json()[0])
         for picture in PICTURES.values()
@@ -62,7 +72,7 @@ def test_json_parameters_equal_the_pipelines(
 
 
 def test_default_is_the_five_best(client: httpx.Client) -> None:
-    """Without parameters there are five labels, best first, scores that sum to at most one."""
+    """Without parameters the answer has five labels, the best first."""
     answer = client.post("/models/test/vit", content=photo("flower")).json()
 
     scores = [prediction["score"] for prediction in answer]
@@ -72,7 +82,7 @@ def test_default_is_the_five_best(client: httpx.Client) -> None:
 
 
 def test_raw_and_every_base64_form_give_one_answer(client: httpx.Client) -> None:
-    """However the image travels, the same bytes arrive: all share one entry of the cache."""
+    """Raw bytes and base64 in any form have one answer, and share one entry of the cache."""
     picture = photo("china")
     plain = base64.b64encode(picture).decode()
     forms: list[bytes] = [
@@ -100,7 +110,7 @@ def test_raw_and_every_base64_form_give_one_answer(client: httpx.Client) -> None
 
 
 def test_query_parameters_apply_to_raw_bytes(client: httpx.Client) -> None:
-    """A raw body takes its parameters from the URL."""
+    """A raw image takes `top_k` and `function_to_apply` from the URL."""
     answer = client.post(
         "/models/test/vit",
         params={"top_k": "2", "function_to_apply": "none"},
@@ -112,7 +122,7 @@ def test_query_parameters_apply_to_raw_bytes(client: httpx.Client) -> None:
 
 
 def test_body_parameters_win_over_the_query(client: httpx.Client) -> None:
-    """Parameters in the body replace the query's as a whole."""
+    """An object `parameters` in the body, even an empty one, replaces those of the URL."""
     body = {"inputs": base64.b64encode(photo("china")).decode(), "parameters": {}}
 
     answer = client.post("/models/test/vit", params={"top_k": "2"}, json=body).json()
@@ -120,8 +130,8 @@ def test_body_parameters_win_over_the_query(client: httpx.Client) -> None:
     assert len(answer) == 5
 
 
-def test_demo_reads_held_out_digits_over_http(client: httpx.Client) -> None:
-    """The bundled model is right on at least 97 % of the digits it never saw."""
+def test_demo_classifies_held_out_digits(client: httpx.Client) -> None:
+    """The demo model is right on at least 97 % of the digits that it was not trained on."""
     pictures = sorted(HELD_OUT.glob("*.png"))
 
     def is_right(path: Path) -> bool:
@@ -136,7 +146,7 @@ def test_demo_reads_held_out_digits_over_http(client: httpx.Client) -> None:
 
 
 def test_concurrent_requests_share_executions(client: httpx.Client, stack: Stack) -> None:
-    """Dynamic batching really batches: fewer executions than inferences under load."""
+    """Triton runs fewer executions than inferences when requests are concurrent."""
     inferences_before, executions_before = triton_counts(stack, "test--vit")
     requests = 96
 

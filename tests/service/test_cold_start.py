@@ -1,4 +1,4 @@
-"""Models that are in the repository but not loaded: what the headers mean, on a real Triton."""
+"""A model that is in the repository but not loaded is loaded on demand by a real Triton."""
 
 import base64
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ def is_loaded(triton: tritonclient.grpc.InferenceServerClient) -> bool:
 
 @pytest.fixture
 def triton(stack: Stack) -> Iterator[tritonclient.grpc.InferenceServerClient]:
-    """Triton itself, with `test/cold` not loaded."""
+    """A client of Triton, which has unloaded `test/cold`."""
     with tritonclient.grpc.InferenceServerClient(stack.triton_grpc_url) as client:
         unload(client)
         yield client
@@ -41,7 +41,7 @@ def unload(triton: tritonclient.grpc.InferenceServerClient) -> None:
 def impatient(
     stack: Stack, triton: tritonclient.grpc.InferenceServerClient
 ) -> Iterator[RunningGateway]:
-    """A gateway that holds a cold request as short as it can."""
+    """A gateway that holds a request for a cold model for one second, the least there is."""
     with gateway(stack.triton_grpc_url, GATEWAY_COLD_START_WAIT_S="1") as client:
         yield client
 
@@ -55,7 +55,7 @@ def loads(client: httpx.Client) -> float:
 def test_cold_model_is_loaded_while_the_request_is_held(
     stack: Stack, triton: tritonclient.grpc.InferenceServerClient
 ) -> None:
-    """One load for all who ask at once; `x-queue-time` says how long they were held."""
+    """Eight simultaneous requests cause one load; `x-queue-time` has the time they were held."""
     with gateway(stack.triton_grpc_url) as client:
         with ThreadPoolExecutor(8) as pool:
             answers = list(pool.map(lambda _: client.post(COLD, content=PICTURE), range(8)))
@@ -66,8 +66,8 @@ def test_cold_model_is_loaded_while_the_request_is_held(
     assert number_of_loads == 1
 
 
-def test_impatient_gateway_answers_503_with_a_time_that_shrinks(impatient: RunningGateway) -> None:
-    """The hosted API's words; whoever then waits gets the answer."""
+def test_503_has_an_estimated_time_that_shrinks(impatient: RunningGateway) -> None:
+    """The 503 has the hosted API's text and a shrinking estimate; `x-wait-for-model` waits."""
     with ThreadPoolExecutor(1) as pool:
         held = pool.submit(impatient.post, COLD, content=PICTURE)
         answers = [
@@ -86,8 +86,8 @@ def test_impatient_gateway_answers_503_with_a_time_that_shrinks(impatient: Runni
 
 
 @pytest.mark.parametrize("form", ["header 1", "header TRUE", "options"])
-def test_every_way_of_asking_to_wait_is_understood(impatient: RunningGateway, form: str) -> None:
-    """Headers of Python and JavaScript clients, and the body's `options`."""
+def test_every_way_to_ask_for_a_wait_is_understood(impatient: RunningGateway, form: str) -> None:
+    """A request waits by a header in any case, or by `wait_for_model` in the body's `options`."""
     if form == "options":
         inputs = base64.b64encode(PICTURE).decode()
         body = {"inputs": inputs, "options": {"wait_for_model": True, "use_gpu": False}}
@@ -99,10 +99,8 @@ def test_every_way_of_asking_to_wait_is_understood(impatient: RunningGateway, fo
     assert answer.status_code == 200
 
 
-def test_wait_has_its_own_bound(
-    stack: Stack, triton: tritonclient.grpc.InferenceServerClient
-) -> None:
-    """Then it is another 503, without an estimate: the caller has waited already."""
+def test_wait_has_a_limit(stack: Stack, triton: tritonclient.grpc.InferenceServerClient) -> None:
+    """After `GATEWAY_WAIT_FOR_MODEL_MAX_S` the answer is a 503 without an estimate."""
     with gateway(stack.triton_grpc_url, GATEWAY_WAIT_FOR_MODEL_MAX_S="1") as client:
         answer = client.post(COLD, content=PICTURE, headers=WAIT)
 
@@ -111,17 +109,17 @@ def test_wait_has_its_own_bound(
     assert "estimated_time" not in answer.json()
 
 
-def test_scale_up_timeout_is_a_wait_of_its_own_length(impatient: RunningGateway) -> None:
-    """Longer than the gateway's own hold, in seconds."""
+def test_scale_up_timeout_holds_a_request_longer(impatient: RunningGateway) -> None:
+    """`x-scale-up-timeout` holds a request longer than the gateway's own setting does."""
     headers = {"x-scale-up-timeout": "60"}
 
     assert impatient.post(COLD, content=PICTURE, headers=headers).status_code == 200
 
 
-def test_nothing_is_loaded_for_a_caller_that_says_so(
+def test_model_is_not_loaded_against_the_callers_wish(
     impatient: RunningGateway, triton: tritonclient.grpc.InferenceServerClient
 ) -> None:
-    """503 at once, and the model stays as it is; asking for its state loads it neither."""
+    """With `x-load-model: 0` the answer is 503; neither it nor a status request loads a model."""
     answer = impatient.post(COLD, content=PICTURE, headers={"x-load-model": "0"})
     status = impatient.get("/status/test/cold").json()
     health = impatient.get(f"{COLD}/health")
@@ -133,8 +131,8 @@ def test_nothing_is_loaded_for_a_caller_that_says_so(
     assert not is_loaded(triton)
 
 
-def test_client_that_asks_again_at_once_cannot_hammer(impatient: RunningGateway) -> None:
-    """Released JavaScript clients repeat a 503 without delay or bound: one answer a second."""
+def test_client_that_repeats_at_once_gets_one_503_a_second(impatient: RunningGateway) -> None:
+    """A client that repeats each 503 at once, as JavaScript clients do, gets one a second."""
     start, refusals = monotonic(), 0
     while (answer := impatient.post(COLD, content=PICTURE)).status_code == 503:
         refusals += 1
@@ -144,7 +142,7 @@ def test_client_that_asks_again_at_once_cannot_hammer(impatient: RunningGateway)
 
 
 def test_model_that_cannot_be_loaded_is_an_error_with_the_reason(stack: Stack) -> None:
-    """Not an eternal 503; and Triton is not made to try again by every request."""
+    """A failed load is a 500 with Triton's reason, and later requests do not repeat it."""
     with gateway(stack.triton_grpc_url) as client:
         answers = [client.post("/models/test/broken", content=PICTURE) for _ in range(3)]
         number_of_loads = loads(client)
@@ -155,10 +153,10 @@ def test_model_that_cannot_be_loaded_is_an_error_with_the_reason(stack: Stack) -
     assert number_of_loads == 1
 
 
-def test_model_that_was_unloaded_meanwhile_is_loaded_again(
+def test_unloaded_model_is_loaded_again(
     impatient: RunningGateway, triton: tritonclient.grpc.InferenceServerClient
 ) -> None:
-    """Also when its contract is still fresh in the gateway's memory."""
+    """A model that Triton has unloaded is loaded again by the next request."""
     headers = WAIT | {"x-use-cache": "false"}
     assert impatient.post(COLD, content=PICTURE, headers=headers).status_code == 200
     unload(triton)
@@ -166,8 +164,8 @@ def test_model_that_was_unloaded_meanwhile_is_loaded_again(
     assert impatient.post(COLD, content=PICTURE, headers=headers).status_code == 200
 
 
-def test_model_outside_the_repository_is_404_at_once(impatient: RunningGateway) -> None:
-    """Whatever the caller would wait for."""
+def test_unknown_model_is_404_without_a_wait(impatient: RunningGateway) -> None:
+    """An unknown model is 404 also for a request that asks to wait."""
     answer = impatient.post("/models/nobody/nothing", content=PICTURE, headers=WAIT)
 
     assert assert_error(answer, 404) == UNKNOWN_MODEL

@@ -1,4 +1,4 @@
-"""Connections as clients, proxies and strangers hold them, on a gateway of the tests' own."""
+"""The gateway's process handles connections of all kinds, a busy port, and its end."""
 
 import socket
 import subprocess
@@ -22,7 +22,7 @@ KEEP_ALIVE_S = 2
 
 @pytest.fixture(scope="module")
 def service(stack: Stack) -> Iterator[RunningGateway]:
-    """A gateway that closes idle connections soon."""
+    """A gateway that closes idle connections after two seconds."""
     with gateway(stack.triton_grpc_url, GATEWAY_KEEP_ALIVE_S=str(KEEP_ALIVE_S)) as client:
         yield client
 
@@ -35,7 +35,7 @@ def connection(client: httpx.Client) -> Iterator[socket.socket]:
 
 
 def answer_on(sock: socket.socket) -> bytes:
-    """The next answer, which has a length."""
+    """Read the next answer, whose length is in `Content-Length`."""
     received = b""
     while b"\r\n\r\n" not in received:
         received += read_some(sock)
@@ -53,17 +53,20 @@ def read_some(sock: socket.socket) -> bytes:
 
 
 def is_closed_by_the_server(sock: socket.socket) -> bool:
-    """Waits until it is; a server that sends something instead has not closed it."""
+    """Wait until the server closes the connection; false if it sends something instead."""
     return sock.recv(1) == b""
 
 
 @pytest.mark.parametrize("is_late", [False, True], ids=["with its head", "after its head"])
 @pytest.mark.parametrize("is_chunked", [False, True], ids=["by length", "chunked"])
 @pytest.mark.parametrize("token", ["h2c", "websocket", "TLS/1.2", "HTTP/3, irc/6.9"])
-def test_upgrade_that_is_not_spoken_is_ignored(
+def test_upgrade_is_ignored(
     service: RunningGateway, token: str, is_chunked: bool, is_late: bool
 ) -> None:
-    """The request is answered as if it offered none (RFC 9110 §7.8): Java's client offers h2c."""
+    """A request that offers an upgrade is answered as any other (RFC 9110 §7.8).
+
+    Java's client offers h2c.
+    """
     length = "Transfer-Encoding: chunked" if is_chunked else f"Content-Length: {len(PICTURE)}"
     body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(PICTURE), PICTURE) if is_chunked else PICTURE
     head = (
@@ -75,7 +78,7 @@ def test_upgrade_that_is_not_spoken_is_ignored(
         for _ in range(2):
             if is_late:
                 sock.sendall(head)
-                # By then the head has been read.
+                # Two requests in flight, this one and `/metrics`: the head has been read.
                 wait_until(lambda: "gateway_inflight_requests 2.0" in service.get("/metrics").text)
                 sock.sendall(body)
             else:
@@ -89,7 +92,7 @@ def test_upgrade_that_is_not_spoken_is_ignored(
     ids=["nothing", "half a head", "a request"],
 )
 def test_connection_without_a_whole_head_ends(service: RunningGateway, sent: bytes) -> None:
-    """After `GATEWAY_KEEP_ALIVE_S`, whether it is idle or sends a head without an end."""
+    """A connection that is idle or sends half a head is closed after `GATEWAY_KEEP_ALIVE_S`."""
     with connection(service) as sock:
         sock.sendall(sent)
         if sent.endswith(b"\r\n\r\n"):
@@ -98,17 +101,18 @@ def test_connection_without_a_whole_head_ends(service: RunningGateway, sent: byt
         assert is_closed_by_the_server(sock)
 
 
-def test_idle_connection_outlives_that_of_a_load_balancer() -> None:
-    """Most close theirs after 60 s; a server that closes first loses the request on its way.
+def test_idle_time_is_longer_than_a_load_balancers() -> None:
+    """The default time is above the 60 s after which most load balancers close.
 
-    What the server does with the time is tested with a shorter one, above.
+    A server that closes first would lose a request on its way. The test above shows that the server
+    applies the time.
     """
     assert http_settings(Settings()).header_read_timeout == 75_000
     assert http_settings(Settings(keep_alive_s=0.5)).header_read_timeout == 500
 
 
 def test_body_may_take_longer_than_a_connection_may_be_idle(stack: Stack) -> None:
-    """`GATEWAY_REQUEST_TIMEOUT_S` bounds it, and the answer is 408."""
+    """A slow body is not bounded by the idle time, and is 408 after the request's time limit."""
     keep_alive = {"GATEWAY_KEEP_ALIVE_S": "0.5", "GATEWAY_REQUEST_TIMEOUT_S": "1.5"}
     head = f"POST {MODEL} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(PICTURE)}\r\n\r\n"
     with gateway(stack.triton_grpc_url, **keep_alive) as client, connection(client) as sock:
@@ -128,24 +132,24 @@ def test_body_may_take_longer_than_a_connection_may_be_idle(stack: Stack) -> Non
     ],
     ids=["text", "TLS", "no length", "an endless header", "endless headers"],
 )
-def test_what_is_no_http_ends_its_own_connection_alone(
+def test_bytes_that_are_not_http_end_only_their_connection(
     service: RunningGateway, sent: bytes
 ) -> None:
-    """The server answers 4xx if it can, and others are served."""
+    """Bytes that are not HTTP get a 4xx or a closed connection; other clients are served."""
     with connection(service) as sock:
         try:
             sock.sendall(sent)
             received = sock.makefile("rb").read()
         except ConnectionError:
-            # It was closed before all was sent.
+            # The server closed the connection before all was sent.
             received = b""
 
     assert received[:10] in {b"", b"HTTP/1.1 4"}
     assert service.post(MODEL, content=PICTURE).status_code == 200
 
 
-def test_stop_lets_requests_end_and_says_so(stack: Stack) -> None:
-    """A request that is half sent at SIGTERM is answered, and its connection ends."""
+def test_stop_lets_requests_end(stack: Stack) -> None:
+    """After SIGTERM a request that is half sent is answered, and then its connection closes."""
     head = f"POST {MODEL} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(PICTURE)}\r\n\r\n"
     with gateway(stack.triton_grpc_url) as client, connection(client) as sock:
         sock.sendall(head.encode() + PICTURE[:1])
@@ -171,7 +175,7 @@ def refuses_connections(client: httpx.Client) -> bool:
 
 
 def test_workers_end_with_their_parent(stack: Stack) -> None:
-    """Killed at once, the parent can tell them nothing; the port is free again."""
+    """After a kill of the parent process, its workers end and free the port."""
     with gateway(stack.triton_grpc_url) as client:
         assert client.post(MODEL, content=PICTURE).status_code == 200
         client.kill()
@@ -179,7 +183,7 @@ def test_workers_end_with_their_parent(stack: Stack) -> None:
 
 
 def test_port_in_use_is_refused(service: RunningGateway, stack: Stack) -> None:
-    """Two services must not share a port by accident."""
+    """A second gateway on the same port exits with code 2 and one line."""
     port = str(service.base_url.port)
     done = subprocess.run(
         [sys.executable, "-m", "gateway"],
@@ -197,7 +201,7 @@ def test_port_in_use_is_refused(service: RunningGateway, stack: Stack) -> None:
 
 
 def test_any_asgi_server_runs_the_application(stack: Stack) -> None:
-    """Errors and a client that leaves included; here it is uvicorn."""
+    """Under uvicorn, the application answers, reports errors, and notices a client that leaves."""
     with uvicorn_gateway(stack.triton_grpc_url) as client:
         assert client.post(MODEL, content=PICTURE).status_code == 200
         assert client.post(MODEL, content=b"no image").status_code == 400

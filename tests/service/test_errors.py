@@ -1,4 +1,4 @@
-"""Bad input: a 4xx with a JSON object and a string `error`, and the next request works."""
+"""Bad input is a 4xx with a string `error` in JSON, and the next request works."""
 
 import base64
 import json
@@ -48,7 +48,7 @@ BAD_BODIES = {
 }
 
 
-# The hosted API's words, and the way out.
+# The hosted API's text, and what to do.
 UNKNOWN_MODEL = "Model nobody/nothing does not exist; GET /info lists the loaded models"
 
 
@@ -63,18 +63,18 @@ def assert_error(response: httpx.Response, status: int) -> str:
     return str(body["error"])
 
 
-@pytest.mark.parametrize(("body", "says"), BAD_BODIES.values(), ids=BAD_BODIES.keys())
-def test_bad_body_is_a_clear_400(client: httpx.Client, body: bytes, says: str) -> None:
-    """The message says what was wrong, and the server goes on."""
+@pytest.mark.parametrize(("body", "message"), BAD_BODIES.values(), ids=BAD_BODIES.keys())
+def test_bad_body_is_a_clear_400(client: httpx.Client, body: bytes, message: str) -> None:
+    """A bad body is 400 with a message that names the fault, and the next request works."""
     error = assert_error(client.post(MODEL, content=body), 400)
 
-    assert says in error
+    assert message in error
     assert client.post(MODEL, content=PICTURES["png smaller"]).status_code == 200
 
 
 @pytest.mark.parametrize("picture", [PICTURES["png larger"], photo("china")], ids=["PNG", "JPEG"])
 def test_file_that_curl_sent_as_text_gets_a_hint(client: httpx.Client, picture: bytes) -> None:
-    """`curl -d @FILE` leaves line breaks and zeros out; `--data-binary` has the same type."""
+    """An image that `curl -d` stripped of line breaks and zeros is 400 with the right option."""
     sent = picture.translate(None, b"\r\n\0")
     headers = {"content-type": "application/x-www-form-urlencoded"}
 
@@ -82,13 +82,13 @@ def test_file_that_curl_sent_as_text_gets_a_hint(client: httpx.Client, picture: 
 
     assert "--data-binary @FILE" in assert_error(answer, 400)
     assert client.post(MODEL, content=picture, headers=headers).status_code == 200
-    # What `--data-binary` sent, and JSON that `-d` sent, have other faults.
+    # A file that `--data-binary` sent, and JSON that `-d` sent, get no hint.
     for body in (picture[: len(picture) // 2], b'{"inputs": "AAAA"}'):
         assert "curl" not in assert_error(client.post(MODEL, content=body, headers=headers), 400)
 
 
 def test_query_with_a_non_integer_top_k_is_400(client: httpx.Client) -> None:
-    """`?top_k=many` is refused, as in a body."""
+    """`?top_k=many` is 400 with an error about `top_k`."""
     response = client.post(MODEL, params={"top_k": "many"}, content=photo("china"))
 
     assert "top_k" in assert_error(response, 400)
@@ -98,26 +98,26 @@ def test_query_with_a_non_integer_top_k_is_400(client: httpx.Client) -> None:
     "model_id",
     ["nobody/nothing", "vit", "TEST/vit", "test--vit", "a/b/c", "%00", "x" * 200],
 )
-def test_unknown_model_is_404_with_its_name(client: httpx.Client, model_id: str) -> None:
-    """Ids are matched exactly; the text is the hosted API's."""
+def test_unknown_model_is_404(client: httpx.Client, model_id: str) -> None:
+    """An id that does not match a model exactly is 404 with the hosted API's text."""
     response = client.post(f"/models/{model_id}", content=photo("china"))
 
     assert assert_error(response, 404).startswith("Model ")
 
 
-def raw_request(client: httpx.Client, request: bytes, *, then_leaves: bool = False) -> bytes:
-    """What the server sends for these very bytes, which no client library has tidied."""
+def raw_request(client: httpx.Client, request: bytes, *, closes: bool = False) -> bytes:
+    """What the server sends for these bytes, which a client library would change."""
     url = client.base_url
     with socket.create_connection((url.host, url.port or 80), timeout=30) as sock:
         sock.sendall(request)
-        if then_leaves:
+        if closes:
             sock.shutdown(socket.SHUT_WR)
         return sock.makefile("rb").read()
 
 
 @pytest.mark.parametrize("path", ["../x", "..%2Fx", "../../etc/passwd", ".", "test/../vit"])
-def test_path_that_climbs_is_only_an_unknown_model(client: httpx.Client, path: str) -> None:
-    """Nothing outside the repository can be named."""
+def test_path_with_dots_is_an_unknown_model(client: httpx.Client, path: str) -> None:
+    """A model id with `..` is 404, and names nothing outside the repository."""
     head = f"POST /models/{path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 1"
 
     answer = raw_request(client, head.encode() + b"\r\n\r\nx")
@@ -126,12 +126,12 @@ def test_path_that_climbs_is_only_an_unknown_model(client: httpx.Client, path: s
     assert b'"error":"Model ' in answer
 
 
-def test_client_that_leaves_is_no_error_of_ours(client: httpx.Client) -> None:
-    """Half a body and a closed connection: counted as such, and the next request works."""
+def test_client_that_leaves_is_not_counted_as_a_500(client: httpx.Client) -> None:
+    """A client that leaves after half a body is counted as such and not as a 500."""
     before = client.get("/metrics").text.count('code="500"')
 
     head = f"POST {MODEL} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n"
-    raw_request(client, head.encode() + b"x", then_leaves=True)
+    raw_request(client, head.encode() + b"x", closes=True)
 
     metrics = client.get("/metrics").text
     assert 'gateway_errors_total{error_type="client_closed_request"}' in metrics
@@ -139,8 +139,8 @@ def test_client_that_leaves_is_no_error_of_ours(client: httpx.Client) -> None:
     assert client.post(MODEL, content=PICTURES["png smaller"]).status_code == 200
 
 
-def test_unknown_model_has_the_hosted_apis_text_and_the_way_out(client: httpx.Client) -> None:
-    """Clients look for the first words; the path behind them answers, with what there is."""
+def test_unknown_model_has_the_hosted_apis_text_and_names_info(client: httpx.Client) -> None:
+    """The 404 begins with the hosted API's words and names `/info`, which lists the models."""
     response = client.post("/models/nobody/nothing", content=photo("china"))
 
     assert assert_error(response, 404) == UNKNOWN_MODEL
@@ -148,14 +148,14 @@ def test_unknown_model_has_the_hosted_apis_text_and_the_way_out(client: httpx.Cl
 
 
 def test_body_over_the_limit_is_413(client: httpx.Client) -> None:
-    """It names the limit and its setting; the client can read the answer."""
+    """A body over the limit is 413 with the setting's name, and the client can read it."""
     error = assert_error(client.post(MODEL, content=bytes(15 * 1024 * 1024)), 413)
 
     assert "GATEWAY_MAX_BODY_BYTES" in error
 
 
 def test_image_over_the_pixel_limit_is_refused_from_its_header(client: httpx.Client) -> None:
-    """A small file with 100 million pixels is not decoded."""
+    """A small file with 100 million pixels is 400 and is not decoded."""
     bomb = encode(gradient(1, 1).resize((10_000, 10_000)), "PNG")
 
     error = assert_error(client.post(MODEL, content=bomb), 400)
@@ -167,5 +167,5 @@ def test_image_over_the_pixel_limit_is_refused_from_its_header(client: httpx.Cli
 def test_unknown_path_and_wrong_method_are_json(
     client: httpx.Client, method: str, path: str, status: int
 ) -> None:
-    """Even the framework's own refusals have the API's shape."""
+    """An unknown path is 404 and a wrong method 405, both with an error in JSON."""
     assert_error(client.request(method, path), status)

@@ -1,4 +1,4 @@
-"""Limits and faults of a gateway of its own, `vitriton gateway`, in front of the stack's Triton."""
+"""Limits and faults, tested on another gateway in front of the stack's Triton."""
 
 import socket
 from collections.abc import Iterator
@@ -30,8 +30,8 @@ def half_a_request(client: httpx.Client) -> Iterator[socket.socket]:
         yield sock
 
 
-def test_one_request_too_many_is_429_at_once(stack: Stack) -> None:
-    """With `Retry-After` and the setting's name; a place that is free again is taken again."""
+def test_request_over_the_limit_is_429_at_once(stack: Stack) -> None:
+    """A request over `GATEWAY_MAX_INFLIGHT` is 429 at once; after the first, the next is served."""
     with gateway(stack.triton_grpc_url, GATEWAY_MAX_INFLIGHT="1") as client:
         with half_a_request(client) as sock:
             refused = client.post(MODEL, content=PICTURE)
@@ -46,7 +46,7 @@ def test_one_request_too_many_is_429_at_once(stack: Stack) -> None:
 
 
 def test_body_that_never_ends_is_408(stack: Stack) -> None:
-    """A slow client gets an answer, and its place in flight is free again."""
+    """A body that does not arrive in time is 408, and then another request is admitted."""
     with gateway(
         stack.triton_grpc_url, GATEWAY_REQUEST_TIMEOUT_S="0.5", GATEWAY_MAX_INFLIGHT="1"
     ) as client:
@@ -60,7 +60,7 @@ def test_body_that_never_ends_is_408(stack: Stack) -> None:
 
 
 def test_model_that_does_not_answer_is_504(stack: Stack) -> None:
-    """In time, although Triton is silent; once it goes on, so does the gateway."""
+    """While Triton is suspended a request is 504 in time; afterwards requests are served."""
     (triton,) = (found for found in stack.processes() if found.name() == "tritonserver")
     unseen = {"x-use-cache": "false"}
     with gateway(stack.triton_grpc_url, GATEWAY_REQUEST_TIMEOUT_S="2") as client:
@@ -77,7 +77,7 @@ def test_model_that_does_not_answer_is_504(stack: Stack) -> None:
 
 
 def test_no_triton_is_503_on_every_route_that_needs_it() -> None:
-    """JSON, `Retry-After`, the setting's name; the gateway itself stays up."""
+    """Without Triton, routes that need it are 503 with `Retry-After`, and `/metrics` is 200."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         nowhere = f"127.0.0.1:{taken.getsockname()[1]}"
     with gateway(nowhere) as client:
@@ -93,7 +93,7 @@ def test_no_triton_is_503_on_every_route_that_needs_it() -> None:
 
 
 def test_default_model_that_is_not_loaded_is_unhealthy(stack: Stack) -> None:
-    """Triton is up and ready; the model that clients ask for is not there."""
+    """`/health` is 503 for a default model that is not loaded, and 200 without a default."""
     with gateway(stack.triton_grpc_url, GATEWAY_DEFAULT_MODEL="nobody/nothing") as client:
         assert "nobody/nothing" in assert_error(client.get("/health"), 503)
     with gateway(stack.triton_grpc_url) as client:
@@ -101,7 +101,7 @@ def test_default_model_that_is_not_loaded_is_unhealthy(stack: Stack) -> None:
 
 
 def test_body_and_pixel_limits_are_the_settings(stack: Stack) -> None:
-    """One byte and one pixel decide."""
+    """A body and an image of exactly the limits pass, and one byte or pixel more does not."""
     limit = {"GATEWAY_MAX_BODY_BYTES": str(len(PICTURE)), "GATEWAY_MAX_IMAGE_PIXELS": str(40 * 31)}
     with gateway(stack.triton_grpc_url, **limit) as client:
         assert client.post(MODEL, content=PICTURE).status_code == 200

@@ -1,4 +1,4 @@
-"""The description is true: schemathesis calls everything it names, as it names it."""
+"""The OpenAPI description is true, as schemathesis finds, and `/docs` shows it."""
 
 import re
 import subprocess
@@ -13,7 +13,7 @@ CONFIG = Path(__file__).with_name("schemathesis.toml")
 
 
 def test_service_does_what_its_description_says(stack: Stack, tmp_path: Path) -> None:
-    """Status codes, types, headers and bodies, for examples, edge cases and random data."""
+    """Answers to generated requests have the statuses, headers and bodies of the description."""
     argv = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIG)]
     run = ["run", f"{stack.url}/openapi.json"]
     done = subprocess.run(
@@ -31,8 +31,8 @@ def test_service_does_what_its_description_says(stack: Stack, tmp_path: Path) ->
     assert int(tested[1]) > 100
 
 
-def test_docs_page_needs_nothing_from_elsewhere(client: httpx.Client) -> None:
-    """Swagger UI is vendored: the page works without the internet, and runs no inline script."""
+def test_docs_page_loads_only_files_of_this_server(client: httpx.Client) -> None:
+    """The page `/docs` loads only files of this server and runs no inline script."""
     page = client.get("/docs")
     assets = re.findall(r'(?:src|href)="(/[^"]+)"', page.text)
 

@@ -1,4 +1,4 @@
-"""Health, metrics, info and request ids of a running stack."""
+"""Health, metrics, model facts and request ids of a running stack."""
 
 import httpx
 import pytest
@@ -8,7 +8,7 @@ from tests.pictures import PICTURES
 
 
 def samples(client: httpx.Client) -> dict[str, float]:
-    """Value of every series of the gateway, labels written out."""
+    """Value of every series of the gateway, by name and labels."""
     response = client.get("/metrics")
     assert response.headers["content-type"].startswith("text/plain")
     return {
@@ -18,8 +18,8 @@ def samples(client: httpx.Client) -> dict[str, float]:
     }
 
 
-def test_health_is_ok_when_the_default_model_answers(client: httpx.Client) -> None:
-    """200 and a JSON object."""
+def test_health_is_ok_when_the_default_model_is_loaded(client: httpx.Client) -> None:
+    """`/health` is 200 with a JSON object when the default model is loaded."""
     response = client.get("/health")
 
     assert response.status_code == 200
@@ -27,7 +27,7 @@ def test_health_is_ok_when_the_default_model_answers(client: httpx.Client) -> No
 
 
 def test_info_names_each_model_with_its_facts(client: httpx.Client) -> None:
-    """What the exporter wrote into `config.pbtxt` comes out here."""
+    """`/info` has the facts that the exporter wrote into each model's `config.pbtxt`."""
     info = client.get("/info").json()
 
     assert info["default_model"] == "vitriton/vit-digits"
@@ -41,7 +41,7 @@ def test_info_names_each_model_with_its_facts(client: httpx.Client) -> None:
 
 
 def test_metrics_count_requests_images_and_errors(client: httpx.Client) -> None:
-    """By route template and code; an error by its class; each stage is timed once per image."""
+    """Requests count by route and status, errors by type, and each image once per stage."""
     before = samples(client)
     client.post("/models/test/vit", content=PICTURES["bmp"], headers={"x-use-cache": "0"})
     client.post("/models/test/vit", content=b"no image")
@@ -58,7 +58,7 @@ def test_metrics_count_requests_images_and_errors(client: httpx.Client) -> None:
     assert grown["gateway_errors_total[('error_type', 'model_not_found')]"] == 1
     assert grown["gateway_stage_duration_seconds_count[('stage', 'infer')]"] == 1
     assert grown["gateway_stage_duration_seconds_count[('stage', 'decode')]"] == 2
-    # The request that reads the metrics is itself in flight.
+    # The request for the metrics is in flight itself.
     assert after["gateway_inflight_requests[]"] == 1
 
 
@@ -85,7 +85,7 @@ def test_metrics_count_requests_images_and_errors(client: httpx.Client) -> None:
 def test_metrics_come_in_the_format_that_is_asked_for(
     client: httpx.Client, accept: str | None, content_type: str
 ) -> None:
-    """Text 0.0.4 where no other is; some collectors read nothing else."""
+    """The format follows `Accept`, and is text 0.0.4 for everything unknown."""
     del client.headers["accept"]
     headers = [] if accept is None else [(b"accept", accept.encode("latin-1"))]
     answer = client.get("/metrics", headers=headers)
@@ -100,10 +100,10 @@ def test_metrics_come_in_the_format_that_is_asked_for(
     ("asked", "encoding"),
     [("gzip", "gzip"), ("br;q=1, gzip;q=0.5", "gzip"), ("gzip;q=0", None), ("identity", None)],
 )
-def test_metrics_are_compressed_for_those_who_ask(
+def test_metrics_are_compressed_on_request(
     client: httpx.Client, asked: str, encoding: str | None
 ) -> None:
-    """Prometheus does."""
+    """Metrics are compressed if `Accept-Encoding` admits gzip, as that of Prometheus does."""
     answer = client.get("/metrics", headers={"accept-encoding": asked})
 
     assert answer.headers.get("content-encoding") == encoding
@@ -111,7 +111,7 @@ def test_metrics_are_compressed_for_those_who_ask(
 
 
 def test_request_id_is_the_callers_or_a_new_one(client: httpx.Client) -> None:
-    """A sane id is echoed, anything else replaced."""
+    """A short id without spaces comes back; any other is replaced by a new one."""
     given = client.get("/health", headers={"x-request-id": "abc-123"})
     traced = client.get("/health", headers={"x-amzn-trace-id": "Root=1-2;x"})
     hostile = client.get("/health", headers={"x-request-id": "a b" * 100})

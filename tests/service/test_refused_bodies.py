@@ -1,4 +1,4 @@
-"""A refused request leaves nothing of its body behind."""
+"""A refused request does not keep its body in memory."""
 
 import asyncio
 import base64
@@ -19,8 +19,8 @@ from tests.stack import Stack
 MODEL = "/models/test/vit"
 BODY_BYTES = 9_000_000
 LIMIT = {"GATEWAY_MAX_BODY_BYTES": str(BODY_BYTES + 1_000_000)}
-# An idle gateway may keep what malloc keeps, and the bodies that were read at the same time.
-MOST_GROWTH_BYTES = 120_000_000
+# An idle gateway keeps the memory that malloc keeps, up to some bodies.
+MAX_GROWTH_BYTES = 120_000_000
 REQUESTS_OF_EACH_KIND = 12
 
 FILLING = bytes(BODY_BYTES)
@@ -30,7 +30,7 @@ HALF_A_PHOTO = b"\xff\xd8" + COMMENT * (BODY_BYTES // len(COMMENT)) + photo("chi
 FORM = {"content-type": "multipart/form-data; boundary=b"}
 PART = b'--b\r\ncontent-disposition: form-data; name="x"; filename="x"\r\n\r\n'
 
-# Body, headers and path of requests that are refused at every stage, by what is wrong with them.
+# Body, headers and path of requests that are refused, by what is wrong. Each stage refuses some.
 REFUSED: dict[str, tuple[bytes, dict[str, str], str]] = {
     "no image": (FILLING, {}, MODEL),
     "half a JPEG": (HALF_A_PHOTO, {}, MODEL),
@@ -59,8 +59,8 @@ REFUSED: dict[str, tuple[bytes, dict[str, str], str]] = {
 }
 
 
-def hold_a_body(objects: list[object]) -> list[str]:
-    """Types of those that refer to a body, or to a large part of one."""
+def holders_of_a_body(objects: list[object]) -> list[str]:
+    """Descriptions of the objects that refer to a body, or to a large part of one."""
     return [
         f"{type(found).__name__} {str(found)[:200]}"
         for found in objects
@@ -71,7 +71,7 @@ def hold_a_body(objects: list[object]) -> list[str]:
 
 @pytest.mark.parametrize("kind", REFUSED)
 def test_no_reference_cycle_holds_a_refused_body(stack: Stack, kind: str) -> None:
-    """A cycle would keep the body until the collector comes, which is rarely."""
+    """No reference cycle holds a refused body until the collector runs."""
     body, headers, path = REFUSED[kind]
 
     async def run() -> tuple[int, list[str]]:
@@ -80,7 +80,7 @@ def test_no_reference_cycle_holds_a_refused_body(stack: Stack, kind: str) -> Non
             await service.post(path, body, headers)
             with unreachable_objects() as found:
                 status = await service.post(path, body, headers)
-            return status, hold_a_body(found)
+            return status, holders_of_a_body(found)
 
     status, held = asyncio.run(run())
 
@@ -88,8 +88,8 @@ def test_no_reference_cycle_holds_a_refused_body(stack: Stack, kind: str) -> Non
     assert held == []
 
 
-def test_memory_after_refused_bodies_is_that_of_an_idle_gateway(stack: Stack) -> None:
-    """Of every kind several, as a client sends them that tries again."""
+def test_memory_does_not_grow_with_refused_bodies(stack: Stack) -> None:
+    """After many refused bodies of each kind, the worker's memory has hardly grown."""
     with gateway(stack.triton_grpc_url, **LIMIT) as client:
         (worker,) = [
             child
@@ -103,4 +103,4 @@ def test_memory_after_refused_bodies_is_that_of_an_idle_gateway(stack: Stack) ->
                 assert client.post(path, content=body, headers=headers).status_code >= 400
         growth = worker.memory_info().rss - before
 
-    assert growth < MOST_GROWTH_BYTES
+    assert growth < MAX_GROWTH_BYTES

@@ -1,4 +1,4 @@
-"""The modules that a classification passes, as docs/architecture.md lists them."""
+"""A classification passes the modules that docs/architecture.md lists."""
 
 import asyncio
 import re
@@ -18,7 +18,7 @@ MAX_MODULES = 14
 
 
 def listed_modules() -> list[str]:
-    """Of the numbered list in docs/architecture.md, relative to the package."""
+    """Modules in the numbered list of docs/architecture.md, relative to the package."""
     text = (ROOT / "docs" / "architecture.md").read_text()
     chapter = text.split("## One request")[1].split("## ")[0]
     return re.findall(r"^\d+\. `gateway/([a-z_/]+\.py)`", chapter, re.MULTILINE)
@@ -58,7 +58,7 @@ def passed_modules(triton_url: str) -> list[str]:
 
 
 def test_request_passes_the_modules_that_the_docs_list(stack: Stack) -> None:
-    """Each is listed once, and there are few: a reader can follow a request."""
+    """A request passes exactly the listed modules, each listed once, and at most 14."""
     listed = listed_modules()
 
     assert sorted(passed_modules(stack.triton_grpc_url)) == sorted(listed)

@@ -1,4 +1,4 @@
-"""Pixels in memory that Triton maps, by Triton's own account of it."""
+"""The gateway passes pixels through memory that Triton maps, as Triton reports."""
 
 import asyncio
 from pathlib import Path
@@ -16,7 +16,7 @@ MODEL = "/models/test/vit"
 
 
 def regions(stack: Stack) -> dict[str, int]:
-    """Bytes of each region that Triton has, by name."""
+    """Size in bytes of each region that Triton has registered, by name."""
 
     async def ask() -> Any:
         async with InferenceServerClient(stack.triton_grpc_url) as triton:
@@ -26,7 +26,7 @@ def regions(stack: Stack) -> dict[str, int]:
 
 
 def forget_regions(stack: Stack) -> None:
-    """As if Triton had started anew."""
+    """Have Triton forget all regions, as after a restart."""
 
     async def ask() -> None:
         async with InferenceServerClient(stack.triton_grpc_url) as triton:
@@ -42,23 +42,23 @@ def scores(client: httpx.Client) -> Any:
 
 
 def share(stack: Stack, client: httpx.Client) -> None:
-    """Have the gateway register its memory, which the first request is not kept waiting for."""
+    """Have the gateway register its memory, and wait until Triton has it."""
     scores(client)
     wait_until(lambda: bool(regions(stack)))
 
 
 def test_memory_is_shared_and_leaves_no_name(stack: Stack, client: httpx.Client) -> None:
-    """One region of what `vitriton serve` sets, gone from `/dev/shm` as soon as both map it."""
+    """Triton has one region of the size that `vitriton serve` sets, and `/dev/shm` no file."""
     share(stack, client)
 
     assert list(regions(stack).values()) == [SERVE_BYTES]
     assert not list(Path("/dev/shm").glob("vitriton-pixels-*"))
 
 
-def test_scores_are_those_of_pixels_that_are_sent(
+def test_scores_equal_those_of_pixels_sent_over_grpc(
     stack: Stack, client: httpx.Client, repository: Path, tmp_path: Path
 ) -> None:
-    """And without the setting nothing is shared."""
+    """Scores equal those of a stack that sends pixels over gRPC and registers no region."""
     share(stack, client)
     with (
         running_stack(
@@ -70,10 +70,8 @@ def test_scores_are_those_of_pixels_that_are_sent(
         assert not regions(sending)
 
 
-def test_triton_that_has_forgotten_the_memory_gets_the_pixels(
-    stack: Stack, client: httpx.Client
-) -> None:
-    """No request fails, and the next ones are shared again."""
+def test_forgotten_region_is_replaced(stack: Stack, client: httpx.Client) -> None:
+    """After Triton forgets the region, no request fails, and a new region is registered."""
     share(stack, client)
     before, known = scores(client), set(regions(stack))
 
@@ -86,8 +84,8 @@ def test_triton_that_has_forgotten_the_memory_gets_the_pixels(
     assert scores(client) == before
 
 
-def test_memory_that_is_not_there_is_no_reason_to_fail(repository: Path, tmp_path: Path) -> None:
-    """One line says so, with the setting."""
+def test_pixels_are_sent_if_there_is_no_memory_to_share(repository: Path, tmp_path: Path) -> None:
+    """Without enough memory, pixels are sent over gRPC and one line names the setting."""
     with (
         running_stack(
             ["test/vit"],

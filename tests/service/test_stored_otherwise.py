@@ -17,7 +17,7 @@ from tests.reference import ALL_LABELS, expected
 from tests.stack import BIT_EQUAL, Stack, running_stack
 
 SCORE_TOLERANCE = 1e-5
-# The first half of an emoji alone, as a label that was cut by characters of UTF-16 ends.
+# The first half of an emoji, at which a label may be cut by a program that counts UTF-16 units.
 LABELS = {0: "cat", 1: "grin \ud83d", 2: "dog"}
 
 
@@ -35,7 +35,10 @@ def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def half_stack(half: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """It is served as `test/half`, and as `test/older` by an entry of an older exporter."""
+    """A stack that serves the checkpoint as `test/half`.
+
+    It is also served as `test/older`, with the contract that an older exporter would write.
+    """
     folder = tmp_path_factory.mktemp("serve")
     for model_id in ("test/half", "test/older"):
         options = ServingOptions(max_batch_size=1)
@@ -52,8 +55,8 @@ def half_stack(half: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield running
 
 
-def test_info_tells_what_is_stored_from_what_is_computed(half_stack: Stack) -> None:
-    """An entry that does not say it stays valid."""
+def test_info_has_the_stored_and_the_computed_precision(half_stack: Stack) -> None:
+    """`/info` has the stored precision beside the computed one, and null if it is unknown."""
     half, older = (
         httpx.get(f"{half_stack.url}/models/{model_id}/info").json()
         for model_id in ("test/half", "test/older")
@@ -67,7 +70,7 @@ def test_info_tells_what_is_stored_from_what_is_computed(half_stack: Stack) -> N
 def test_half_precision_checkpoint_is_computed_in_fp32(
     half_stack: Stack, half: Path, picture: bytes
 ) -> None:
-    """As the pipeline computes it when it is told to; the label is text that UTF-8 has."""
+    """Scores equal those of the pipeline in float32, and labels are valid UTF-8."""
     url = f"{half_stack.url}/models/test/half"
 
     answer = httpx.post(url, params={"top_k": ALL_LABELS}, content=picture)
@@ -82,8 +85,8 @@ def test_half_precision_checkpoint_is_computed_in_fp32(
     assert "grin \ufffd" in answer.content.decode("utf-8")
 
 
-def test_the_pipelines_own_precision_gives_other_scores(half: Path) -> None:
-    """Which is why the promise of 1e-5 names float32."""
+def test_pipeline_in_stored_precision_has_other_scores(half: Path) -> None:
+    """The pipeline in bfloat16 has other scores, so the promise of 1e-5 names float32."""
     own, single = (
         {p["label"]: p["score"] for p in expected(half, PICTURES["bmp"], dtype, top_k=ALL_LABELS)}
         for dtype in ("auto", "float32")

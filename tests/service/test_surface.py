@@ -1,4 +1,4 @@
-"""Every URL, header and body form that clients of the hosted API use."""
+"""The gateway serves every URL, header and form of body that clients of the hosted API use."""
 
 import base64
 import gzip
@@ -38,7 +38,7 @@ NO_CACHE = {"x-use-cache": "false"}
     ],
 )
 def test_path_classifies(client: httpx.Client, path: str, model_id: str, slash: str) -> None:
-    """With a trailing slash or without, and no redirect on the way."""
+    """A POST to each path, with or without a slash at the end, classifies without a redirect."""
     answer = client.post(path.rstrip("/") + slash or "/", content=PICTURE)
 
     assert answer.status_code == 200
@@ -49,7 +49,7 @@ def test_path_classifies(client: httpx.Client, path: str, model_id: str, slash: 
     "path", ["/pipeline/text-generation/test/vit", "/models/test/vit/pipeline/nothing"]
 )
 def test_another_task_is_400(client: httpx.Client, path: str) -> None:
-    """By name."""
+    """A path with a task other than image-classification is 400 with the hosted API's words."""
     assert "is not recognized" in assert_error(client.post(path, content=PICTURE), 400)
 
 
@@ -69,14 +69,14 @@ def test_another_task_is_400(client: httpx.Client, path: str) -> None:
 def test_unknown_model_has_one_text_everywhere(
     client: httpx.Client, method: str, path: str
 ) -> None:
-    """That of the hosted API."""
+    """Every path with an unknown model is 404 with the hosted API's text."""
     answer = client.request(method, path, content=PICTURE if method == "POST" else None)
 
     assert assert_error(answer, 404) == UNKNOWN_MODEL
 
 
 def test_discovery_routes_satisfy_their_clients(client: httpx.Client) -> None:
-    """The keys that huggingface_hub and @huggingface/inference read."""
+    """Answers have the keys that huggingface_hub and @huggingface/inference read."""
     assert client.get("/").json() == {"ok": "ok"}
     assert client.get("/models/test/vit/health").status_code == 200
     assert client.get("/models/test/vit/info").json() == client.get("/models/test/vit").json()
@@ -99,7 +99,7 @@ def test_discovery_routes_satisfy_their_clients(client: httpx.Client) -> None:
 
 
 def test_response_headers_have_the_hosted_apis_units(client: httpx.Client) -> None:
-    """Seconds with three decimals in one of them, whole milliseconds in the others."""
+    """`x-compute-time` is seconds with three decimals; other times are whole milliseconds."""
     headers = client.post("/models/test/vit", content=PICTURE, headers=NO_CACHE).headers
 
     assert headers["content-type"] == "application/json"
@@ -114,8 +114,8 @@ def test_response_headers_have_the_hosted_apis_units(client: httpx.Client) -> No
 
 
 @pytest.mark.parametrize("path", ["/models/test/vit", "/", "/models/nobody/nothing"])
-def test_browser_may_call_from_anywhere(client: httpx.Client, path: str) -> None:
-    """The preflight allows every header a client sends; answers and errors can be read."""
+def test_browser_may_call_from_any_origin(client: httpx.Client, path: str) -> None:
+    """A page of any origin may send all headers, and may read answers and errors."""
     origin = {"origin": "https://example.org"}
     wanted = "authorization, content-type, x-use-cache, x-wait-for-model, x-load-model"
     asked = {"access-control-request-method": "POST", "access-control-request-headers": wanted}
@@ -144,7 +144,7 @@ def test_browser_may_call_from_anywhere(client: httpx.Client, path: str) -> None
 def test_preflight_is_answered_in_json(
     client: httpx.Client, path: str, asked: dict[str, str], status: int
 ) -> None:
-    """That for a private network is allowed: a page may call a gateway near its reader."""
+    """A preflight has an answer in JSON, and may ask to call into a private network."""
     preflight = {"origin": "https://example.org", "access-control-request-method": "POST"}
     answer = client.options(path, headers=preflight | asked)
 
@@ -168,10 +168,10 @@ def test_preflight_is_answered_in_json(
         ("/docs/nothing", {"GET": 404, "POST": 405}),
     ],
 )
-def test_path_without_a_model_is_no_redirect(
+def test_path_without_a_model_does_not_redirect(
     client: httpx.Client, path: str, statuses: dict[str, int], slash: str
 ) -> None:
-    """A list of models, or an error in JSON."""
+    """A path that lacks the model id lists models or is an error in JSON, never a redirect."""
     for method, status in statuses.items():
         answer = client.request(method, path + slash, content=PICTURE if method == "POST" else None)
         assert answer.status_code == status
@@ -180,8 +180,8 @@ def test_path_without_a_model_is_no_redirect(
             assert_error(answer, status)
 
 
-def test_lists_of_models_name_the_loaded_ones(client: httpx.Client) -> None:
-    """As `/info` has them, and as the hub does."""
+def test_lists_of_models_have_the_loaded_models(client: httpx.Client) -> None:
+    """`/models` and `/api/models` list the same loaded models as `/info`."""
     facts = client.get("/info").json()["models"]
     ids = [model["model_id"] for model in facts]
 
@@ -192,7 +192,7 @@ def test_lists_of_models_name_the_loaded_ones(client: httpx.Client) -> None:
 
 
 def test_list_of_inputs_gives_a_list_of_answers(client: httpx.Client) -> None:
-    """In the same order; of one image and of none too."""
+    """A list of images has an answer for each in order, also a list of one or none."""
     pictures = [PICTURES["bmp"], PICTURES["gif"], PICTURES["bmp"]]
     inputs = [base64.b64encode(picture).decode() for picture in pictures]
     single = [client.post("/models/test/vit", content=picture).json() for picture in pictures]
@@ -219,7 +219,7 @@ def test_list_of_inputs_gives_a_list_of_answers(client: httpx.Client) -> None:
 def test_form_is_classified(
     client: httpx.Client, name: str, file: tuple[Any, ...], data: dict[str, str]
 ) -> None:
-    """Its file, with a filename or without, and its fields as parameters."""
+    """A form with an image in any way has the answer of the raw image with its parameters."""
     raw = client.post("/models/test/vit", content=PICTURE, params={"top_k": 2})
     form = client.post("/models/test/vit", files={name: file}, data=data)
 
@@ -229,7 +229,7 @@ def test_form_is_classified(
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd"])
 def test_encoded_body_is_decoded(client: httpx.Client, coding: str) -> None:
-    """An image as it is, or JSON."""
+    """A compressed image or JSON document has the answer of the plain image."""
     encode = {
         "gzip": gzip.compress,
         "deflate": zlib.compress,
@@ -245,8 +245,8 @@ def test_encoded_body_is_decoded(client: httpx.Client, coding: str) -> None:
         assert answer.content == plain.content
 
 
-def test_encoded_body_that_is_refused(client: httpx.Client) -> None:
-    """Past the limit once decoded, damaged, or in a coding that is not decoded."""
+def test_unusable_encoded_body_is_refused(client: httpx.Client) -> None:
+    """An encoded body is 413 over the limit, 400 if damaged, and 415 in an unknown coding."""
 
     def error(coding: str, body: bytes, status: int) -> httpx.Response:
         answer = client.post("/models/test/vit", content=body, headers={"content-encoding": coding})
@@ -261,7 +261,7 @@ def test_encoded_body_that_is_refused(client: httpx.Client) -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_every_orientation_gives_the_upright_answer(client: httpx.Client, orientation: int) -> None:
-    """EXIF 1 to 8, in a format without loss: the same bits as the picture turned by hand."""
+    """A picture stored with any EXIF orientation has the answer of the upright picture."""
     turned = rotated(orientation, "PNG")
     upright = encode(gradient(120, 60), "PNG")
 
@@ -287,7 +287,7 @@ def test_every_orientation_gives_the_upright_answer(client: httpx.Client, orient
 def test_six_formats_give_one_answer(
     client: httpx.Client, fmt: str, options: dict[str, Any], tolerance: float
 ) -> None:
-    """Exactly where nothing is lost, within the format's own loss elsewhere: logits, not scores."""
+    """Lossless formats have equal logits, and GIF and JPEG close ones."""
     ask: dict[str, Any] = {"function_to_apply": "none", "top_k": 100}
     picture = gradient(150, 100)
     upright = encode(picture.quantize(256).convert("RGB") if fmt == "GIF" else picture, "PNG")
@@ -309,10 +309,8 @@ def test_six_formats_give_one_answer(
     assert answers[0] == pytest.approx(answers[1], abs=tolerance, rel=tolerance)
 
 
-def test_client_that_leaves_while_its_model_loads_leaves_nothing_behind(
-    client: httpx.Client, stack: Stack
-) -> None:
-    """A request in the decoder or in Triton's queue ends with its connection."""
+def test_client_that_leaves_during_a_load_is_499(client: httpx.Client, stack: Stack) -> None:
+    """A client that leaves while its model is loaded is counted as 499 and infers nothing."""
     url = client.base_url
     picture = photo("china")
     before, _ = triton_counts(stack, "test--vit")

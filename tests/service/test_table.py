@@ -1,4 +1,4 @@
-"""The table of endpoints and headers is what a live service does, and what its descriptions say."""
+"""A live service and its descriptions agree with the table of endpoints and headers."""
 
 import re
 
@@ -27,7 +27,7 @@ def url_of(endpoint: Endpoint) -> str:
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda e: f"{e.method} {e.path}")
 def test_endpoint_answers_as_the_table_says(client: httpx.Client, endpoint: Endpoint) -> None:
-    """With the status and the kind of JSON."""
+    """Each endpoint is 200 with the kind of JSON that the table names."""
     picture = encode(gradient(40, 40), "PNG") if endpoint.method == "POST" else None
 
     answer = client.request(endpoint.method, url_of(endpoint), content=picture)
@@ -41,7 +41,7 @@ def test_endpoint_answers_as_the_table_says(client: httpx.Client, endpoint: Endp
 
 
 def test_description_has_every_endpoint_with_json(client: httpx.Client) -> None:
-    """And no other, but the URLs of a model under the prefix of Hugging Face's router."""
+    """OpenAPI has exactly the table's JSON endpoints, without those under the prefix."""
     described = {
         (method.upper(), path)
         for path, methods in client.get("/openapi.json").json()["paths"].items()
@@ -58,7 +58,7 @@ def sent_headers(answer: httpx.Response) -> set[str]:
 
 
 def test_classification_has_the_headers_of_the_table(client: httpx.Client) -> None:
-    """All of them and no other, and OpenAPI, CORS and docs/api.md name the same."""
+    """An answer, OpenAPI, CORS and docs/api.md have exactly the headers of the table."""
     picture = encode(gradient(41, 40), "PNG")
     answer = client.post(
         f"/models/{MODEL_ID}", content=picture, headers={"origin": "https://example.org"}
@@ -75,7 +75,7 @@ def test_classification_has_the_headers_of_the_table(client: httpx.Client) -> No
 
 
 def test_errors_have_headers_of_the_table(client: httpx.Client) -> None:
-    """No answer has a header that the table lacks."""
+    """No error has a header that the table lacks."""
     known = {h.name for h in RESPONSE_HEADERS}
     cold = {"x-load-model": "0"}
     answers = [
@@ -90,7 +90,7 @@ def test_errors_have_headers_of_the_table(client: httpx.Client) -> None:
 
 
 def test_request_headers_are_described_and_read(client: httpx.Client) -> None:
-    """In OpenAPI, where it has no other place for them, and by the parser."""
+    """OpenAPI and the parser have the request headers of the table."""
     operation = client.get("/openapi.json").json()["paths"]["/models/{model_id}"]["post"]
     described = {p["name"] for p in operation["parameters"] if p["in"] == "header"}
     names = {header.name for header in REQUEST_HEADERS}

@@ -1,4 +1,4 @@
-"""Tokens: made by the command, checked by the service, never shown again."""
+"""`vitriton token` makes tokens, and the gateway checks them and never shows them."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +15,7 @@ MODEL = "/models/test/vit"
 PICTURE = PICTURES["png smaller"]
 REALM = 'Bearer realm="Authentication required", charset="UTF-8"'
 PROTECTED = ["/info", "/status/test/vit", "/framework/transformers", MODEL]
-# The hub's own route is open there too, and clients ask it without the token they were given.
+# This route needs no token on the hub either, and clients do not send theirs.
 HUB = "/api/models/test/vit"
 OPEN = ["/health", "/metrics", f"{MODEL}/health", "/", "/docs", "/openapi.json", "/ping", HUB]
 
@@ -38,7 +38,7 @@ def token(file: Path) -> str:
 
 @pytest.fixture
 def guarded(stack: Stack, file: Path, token: str) -> Iterator[RunningGateway]:
-    """A gateway that wants a token."""
+    """A gateway that requires a token."""
     with gateway(stack.triton_grpc_url, GATEWAY_TOKENS_FILE=str(file)) as client:
         yield client
 
@@ -49,13 +49,13 @@ def classify(client: httpx.Client, authorization: str | None) -> httpx.Response:
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", "Bearer:"])
-def test_token_opens_in_every_form_seen(guarded: RunningGateway, token: str, scheme: str) -> None:
-    """The one of HF's documentation included, which has a colon."""
+def test_token_is_accepted_in_every_form(guarded: RunningGateway, token: str, scheme: str) -> None:
+    """A valid token is accepted whatever the case of `Bearer`, and after `Bearer:`."""
     assert classify(guarded, f"{scheme} {token}").status_code == 200
 
 
 @pytest.mark.parametrize(
-    ("authorization", "says"),
+    ("authorization", "message"),
     [
         (None, "Invalid username or password."),
         ("Bearer hf_wrong", "Invalid username or password."),
@@ -64,19 +64,19 @@ def test_token_opens_in_every_form_seen(guarded: RunningGateway, token: str, sch
         ("Bearer", "Invalid credentials in Authorization header"),
     ],
 )
-def test_no_or_a_wrong_token_is_401(
-    guarded: RunningGateway, authorization: str | None, says: str
+def test_missing_or_wrong_token_is_401(
+    guarded: RunningGateway, authorization: str | None, message: str
 ) -> None:
-    """With the hosted API's words and headers, on every route that needs one."""
+    """A missing, wrong or malformed token is 401 with the hosted API's text and headers."""
     answer = classify(guarded, authorization)
 
-    assert assert_error(answer, 401) == says
+    assert assert_error(answer, 401) == message
     assert answer.headers["www-authenticate"] == REALM
-    assert answer.headers["x-error-message"] == says
+    assert answer.headers["x-error-message"] == message
 
 
-def test_only_probes_and_documents_are_open(guarded: RunningGateway) -> None:
-    """Health, metrics and the description; a preflight of a browser carries no token either."""
+def test_only_probes_and_documents_need_no_token(guarded: RunningGateway) -> None:
+    """Health, metrics, documents and preflights need no token; everything else does."""
     assert {guarded.get(path).status_code for path in PROTECTED} == {401}
     assert {guarded.get(path).status_code for path in OPEN} == {200}
     preflight = guarded.options(
@@ -85,8 +85,8 @@ def test_only_probes_and_documents_are_open(guarded: RunningGateway) -> None:
     assert preflight.status_code == 200
 
 
-def test_description_says_what_is_open(guarded: RunningGateway) -> None:
-    """For each operation: `security` is empty where no token is asked for, and nowhere else."""
+def test_description_marks_operations_without_a_token(guarded: RunningGateway) -> None:
+    """In OpenAPI, `security` is empty exactly for operations that need no token."""
     names = {"model_id": "test/vit", "task": "image-classification", "framework": "transformers"}
     document = guarded.get("/openapi.json").json()
     assert document["security"] != []
@@ -97,10 +97,10 @@ def test_description_says_what_is_open(guarded: RunningGateway) -> None:
             assert is_open is (operation.get("security") == []), (method, path)
 
 
-def test_revoked_and_new_tokens_count_at_once(
+def test_token_changes_apply_without_a_restart(
     guarded: RunningGateway, file: Path, token: str
 ) -> None:
-    """The file is read again when it changes; no restart."""
+    """A new token is accepted and a revoked one refused, without a restart."""
     other = new_token(file, "bob")
     assert classify(guarded, f"Bearer {other}").status_code == 200
 
@@ -110,20 +110,20 @@ def test_revoked_and_new_tokens_count_at_once(
     assert classify(guarded, f"Bearer {other}").status_code == 200
 
 
-def test_file_that_breaks_leaves_the_last_good_tokens(
+def test_damaged_file_leaves_the_previous_tokens(
     guarded: RunningGateway, file: Path, token: str
 ) -> None:
-    """Said once in the log; neither everybody nor nobody gets in."""
+    """With a damaged file, the previous tokens stay valid and one line is logged."""
     file.write_text("no token\n")
 
     assert classify(guarded, f"Bearer {token}").status_code == 200
     assert classify(guarded, f"Bearer {token}").status_code == 200
     assert classify(guarded, None).status_code == 401
-    assert sum("tokens as they were" in line for line in guarded.log) == 1
+    assert sum("the previous tokens stay valid" in line for line in guarded.log) == 1
 
 
-def test_anonymous_callers_can_be_let_in(stack: Stack, file: Path, token: str) -> None:
-    """But a wrong token is an error, not an anonymous caller."""
+def test_anonymous_callers_can_be_allowed(stack: Stack, file: Path, token: str) -> None:
+    """With `GATEWAY_ALLOW_ANONYMOUS` a missing token is accepted, and a wrong one is 401."""
     settings = {"GATEWAY_TOKENS_FILE": str(file), "GATEWAY_ALLOW_ANONYMOUS": "true"}
     with gateway(stack.triton_grpc_url, **settings) as client:
         codes = [
@@ -135,7 +135,7 @@ def test_anonymous_callers_can_be_let_in(stack: Stack, file: Path, token: str) -
 
 
 def test_no_token_is_stored_logged_or_echoed(stack: Stack, file: Path, token: str) -> None:
-    """Only its salted hash is in the file, which is its owner's alone."""
+    """A token is in no log line, answer or file; only its owner may read the file."""
     with gateway(
         stack.triton_grpc_url, GATEWAY_TOKENS_FILE=str(file), GATEWAY_LOG_LEVEL="debug"
     ) as client:
@@ -148,8 +148,8 @@ def test_no_token_is_stored_logged_or_echoed(stack: Stack, file: Path, token: st
     assert file.stat().st_mode & 0o777 == 0o600
 
 
-def test_command_lists_names_and_refuses_what_cannot_be(file: Path, token: str) -> None:
-    """One clear line and exit code 1; the file stays as it was."""
+def test_command_lists_names_and_refuses_bad_arguments(file: Path, token: str) -> None:
+    """The command lists names, and refuses bad names and files with one line and code 1."""
     before = file.read_bytes()
     listed = run_vitriton(["token", "list"], file.parent, GATEWAY_TOKENS_FILE=str(file))
     twice = run_vitriton(["token", "new", "alice", "--file", str(file)], file.parent)
@@ -158,17 +158,17 @@ def test_command_lists_names_and_refuses_what_cannot_be(file: Path, token: str) 
 
     assert listed.stdout.startswith("alice\t20")
     assert token not in listed.stdout
-    for failed, says in ((twice, "alice"), (unknown, "eve"), (nowhere, "none.jsonl")):
+    for failed, message in ((twice, "alice"), (unknown, "eve"), (nowhere, "none.jsonl")):
         assert failed.returncode == 1
         assert failed.stderr.startswith("vitriton: error: ")
-        assert says in failed.stderr
+        assert message in failed.stderr
         assert len(failed.stderr.splitlines()) == 1
     assert file.read_bytes() == before
 
 
 @pytest.mark.parametrize("content", [None, "no token\n", '{"name": "x"}\n'])
 def test_unusable_file_stops_the_gateway_before_it_listens(file: Path, content: str | None) -> None:
-    """Exit code 2 and one line that names the setting."""
+    """A missing or damaged file ends the gateway with code 2 and a line that names the setting."""
     if content is not None:
         file.write_text(content)
 

@@ -1,4 +1,4 @@
-"""Several processes behind one port: one service to its clients, to Prometheus and to a signal."""
+"""Several processes share a port and act as one service."""
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -18,10 +18,10 @@ COUNTER = "gateway_requests_total[('code', '200'), ('route', '/models/{model_id}
 
 
 def workers(client: RunningGateway) -> list[psutil.Process]:
-    """The processes that serve; the one that multiprocessing keeps books with is not among them."""
+    """The worker processes, without the resource tracker of multiprocessing."""
     found = []
     for child in psutil.Process(client.pid).children():
-        # One that has just ended has no command line any more.
+        # A process that has just ended has no command line.
         with suppress(psutil.Error):
             if "spawn_main" in " ".join(child.cmdline()):
                 found.append(child)
@@ -33,8 +33,8 @@ def post(client: RunningGateway) -> int:
     return client.post(MODEL, content=PICTURE, headers={"connection": "close"}).status_code
 
 
-def test_workers_count_as_one_service(stack: Stack) -> None:
-    """Whoever answers `/metrics` has the sum, and nothing is in flight twice."""
+def test_metrics_are_the_sum_over_all_workers(stack: Stack) -> None:
+    """Whichever process answers `/metrics`, the metrics are the sum over all processes."""
     with gateway(stack.triton_grpc_url, GATEWAY_WORKERS=str(WORKERS)) as client:
         wait_until(lambda: len(workers(client)) == WORKERS)
         with ThreadPoolExecutor(16) as pool:
@@ -47,7 +47,7 @@ def test_workers_count_as_one_service(stack: Stack) -> None:
 
 
 def test_worker_that_dies_is_replaced(stack: Stack) -> None:
-    """What it had counted stays, what it had in flight does not."""
+    """A killed worker is replaced; its counters stay, and its requests in flight do not."""
     with gateway(stack.triton_grpc_url, GATEWAY_WORKERS="2") as client:
         wait_until(lambda: len(workers(client)) == 2)
         for _ in range(20):
@@ -62,7 +62,7 @@ def test_worker_that_dies_is_replaced(stack: Stack) -> None:
 
 
 def test_one_signal_stops_all(stack: Stack) -> None:
-    """No process is left."""
+    """After SIGTERM to the parent, no process is left."""
     with gateway(stack.triton_grpc_url, GATEWAY_WORKERS="2") as client:
         wait_until(lambda: len(workers(client)) == 2)
         processes = psutil.Process(client.pid).children(recursive=True)
@@ -73,7 +73,7 @@ def test_one_signal_stops_all(stack: Stack) -> None:
 
 @pytest.mark.parametrize("value", ["0", "-1", "many"])
 def test_number_of_workers_is_checked(value: str) -> None:
-    """Before the port opens."""
+    """A number of workers below 1 ends the command with code 2 and the setting's name."""
     done = run_vitriton(["gateway"], ROOT, GATEWAY_WORKERS=value)
 
     assert done.returncode == 2
