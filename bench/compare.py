@@ -7,6 +7,8 @@
 The speed of a machine changes by more than a few percent from minute to minute, so ratios are taken
 within a round. Each argument is a name, the folder of a checkout, and environment variables after
 commas; `in-process` is the baseline without Triton. Models and pictures are those of `make bench`.
+`REPOSITORY=DIR` among the settings is the model repository of that server, for instance one that an
+older exporter has written.
 """
 
 import argparse
@@ -29,6 +31,7 @@ from gateway.runtime.processors import available_cpus
 
 _SIZES: Final = {"small": SMALL, "large": LARGE}
 _IN_PROCESS: Final = "in-process"
+_REPOSITORY: Final = "REPOSITORY"
 # For a model that computes: `make bench` finds no larger batch faster.
 _MAX_BATCH: Final = 16
 _KINDS: Final = ("gateway", "tritonserver", "stub", "server")
@@ -45,6 +48,7 @@ def _parse_server(
     if not found or not (Path(folder) / "gateway").is_dir():
         raise SystemExit(f"bench: {what}: expected NAME=FOLDER of a checkout, or {_IN_PROCESS}")
     environment = dict(setting.split("=", 1) for setting in settings)
+    repository = Path(environment.pop(_REPOSITORY, repository)).resolve()
     root = Path(folder).resolve()
     return name, vitriton([model_id], repository, root, PYTHONPATH=str(root), **environment)
 

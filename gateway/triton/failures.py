@@ -14,7 +14,9 @@ _REASON_CHARS = 400
 
 
 def translate_failure(code: str, message: str, model_id: str, url: str) -> GatewayError:
-    """The gateway's error for a failed call. One gRPC code stands for several cases, which differ in their message.
+    """The gateway's error for a failed call.
+
+    One gRPC code stands for several cases, which differ in their message.
 
     Args:
         code: Name of the gRPC status code.

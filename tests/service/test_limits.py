@@ -9,7 +9,7 @@ import httpx
 from tests.gateways import gateway
 from tests.pictures import PICTURES
 from tests.service.test_errors import assert_error
-from tests.stack import STOP_TIMEOUT_S, Stack
+from tests.stack import STOP_TIMEOUT_S, Stack, wait_until
 
 MODEL = "/models/test/vit"
 PICTURE = PICTURES["png smaller"]
@@ -25,8 +25,7 @@ def half_a_request(client: httpx.Client) -> Iterator[socket.socket]:
     )
     with socket.create_connection((url.host, url.port or 80), timeout=STOP_TIMEOUT_S) as sock:
         sock.sendall(head.encode() + PICTURE[:1])
-        while "gateway_inflight_requests 2.0" not in client.get("/metrics").text:
-            pass
+        wait_until(lambda: "gateway_inflight_requests 2.0" in client.get("/metrics").text)
         yield sock
 
 
