@@ -114,7 +114,7 @@ lock: ## Write constraints.txt anew from the newest versions that fit
 	$(PYTHON) -m venv $(VENV).lock
 	$(PIP_INSTALL) $(VENV).lock/bin/python -e '.[local,dev]'
 	$(PIP_INSTALL) $(VENV).lock/bin/python --no-deps timm torchvision
-	{ sed '/^[^#]/,$$d' constraints.txt; $(VENV).lock/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; } > constraints.new
+	{ sed '/^[^#]/,$$d' constraints.txt; $(VENV).lock/bin/python -m pip freeze --all --exclude-editable | grep -v "^pip==" | sed 's/+cpu$$//'; } > constraints.new
 	mv constraints.new constraints.txt
 	rm -rf $(VENV).lock
 
