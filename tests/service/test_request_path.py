@@ -7,11 +7,13 @@ import threading
 from pathlib import Path
 from types import FrameType
 
+import tritonclient.grpc
+
 import gateway
 from gateway.settings import Settings
 from tests.asgi import in_process_gateway
 from tests.pictures import encode, gradient
-from tests.stack import ROOT, Stack
+from tests.stack import ROOT, Stack, wait_until
 
 PACKAGE = Path(gateway.__file__).parent
 MAX_MODULES = 14
@@ -22,6 +24,12 @@ def listed_modules() -> list[str]:
     text = (ROOT / "docs" / "architecture.md").read_text()
     chapter = text.split("## One request")[1].split("## ")[0]
     return re.findall(r"^\d+\. `gateway/([a-z_/]+\.py)`", chapter, re.MULTILINE)
+
+
+def shared_regions(triton_url: str) -> set[str]:
+    """Names of the shared memory that Triton has registered."""
+    with tritonclient.grpc.InferenceServerClient(triton_url) as client:
+        return set(client.get_system_shared_memory_status().regions)
 
 
 def passed_modules(triton_url: str) -> list[str]:
@@ -38,13 +46,14 @@ def passed_modules(triton_url: str) -> list[str]:
     async def run() -> None:
         nonlocal is_noting
         settings = Settings(triton_url=triton_url, shared_memory_bytes=2**24)
+        before = shared_regions(triton_url)
         async with in_process_gateway(settings) as service:
-            for width in (301, 302, 303):
-                # The first request reads the contract and registers the shared memory. Triton has
-                # answered the registration before the second one ends.
-                is_noting = width == 303
-                body = encode(gradient(width, 300), "JPEG")
-                assert await service.post("/models/test/vit", body, {}) == 200
+            first, second = (encode(gradient(width, 300), "JPEG") for width in (301, 302))
+            # Reads the contract and starts to register the shared memory.
+            assert await service.post("/models/test/vit", first, {}) == 200
+            await asyncio.to_thread(wait_until, lambda: bool(shared_regions(triton_url) - before))
+            is_noting = True
+            assert await service.post("/models/test/vit", second, {}) == 200
             is_noting = False
 
     threading.setprofile(note)
