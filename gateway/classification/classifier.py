@@ -214,11 +214,11 @@ class ImageClassifier:
             )
         start = perf_counter()
         with self._metrics.infer_seconds.time():
-            inferred = await self._batching_of(model).run(_DecodedImage(pixels, request_id))
+            inferred = await self.batching_of(model).run(_DecodedImage(pixels, request_id))
         inferred.check()
         return _Answer(inferred, perf_counter() - start)
 
-    def _batching_of(self, model: LoadedModel) -> Batching[_DecodedImage, InferredImage]:
+    def batching_of(self, model: LoadedModel) -> Batching[_DecodedImage, InferredImage]:
         """The calls for the model; a new version of the model gets calls of its own."""
         calls = self._calls.get(model.spec.model_id)
         if calls is None or calls.contract_sha256 != model.contract_sha256:

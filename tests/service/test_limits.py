@@ -2,9 +2,11 @@
 
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import httpx
+import pytest
 
 from tests.gateways import gateway
 from tests.pictures import PICTURES
@@ -107,3 +109,50 @@ def test_body_and_pixel_limits_are_the_settings(stack: Stack) -> None:
         assert_error(client.post(MODEL, content=PICTURE + b"x"), 413)
     with gateway(stack.triton_grpc_url, GATEWAY_MAX_IMAGE_PIXELS=str(40 * 31 - 1)) as client:
         assert "GATEWAY_MAX_IMAGE_PIXELS" in assert_error(client.post(MODEL, content=PICTURE), 400)
+
+
+@contextmanager
+def paused_triton(stack: Stack) -> Iterator[None]:
+    """A block in which the stack's Triton takes calls but does not work on them."""
+    (triton,) = (p for p in stack.processes() if p.name() == "tritonserver")
+    triton.suspend()
+    try:
+        yield
+    finally:
+        triton.resume()
+
+
+def triton_calls(stack: Stack) -> int:
+    """Calls that Triton has answered for the model, whatever the number of their images."""
+    text = httpx.get(stack.triton_metrics_url).text
+    name = 'nv_inference_request_success{model="test--vit",version="1"} '
+    return int(next(row for row in text.splitlines() if row.startswith(name)).removeprefix(name))
+
+
+def decoded_images(client: httpx.Client) -> int:
+    name = 'gateway_stage_duration_seconds_count{stage="decode"} '
+    rows = client.get("/metrics").text.splitlines()
+    return round(float(next(r for r in rows if r.startswith(name)).removeprefix(name)))
+
+
+@pytest.mark.parametrize(("limit", "calls"), [("1", 2), ("8", 3)])
+def test_images_over_the_limit_of_calls_share_the_next_call(
+    stack: Stack, limit: str, calls: int
+) -> None:
+    """With `GATEWAY_MAX_CALLS_PER_MODEL=1`, images wait while a call runs, and leave together."""
+    with (
+        gateway(
+            stack.triton_grpc_url, GATEWAY_MAX_CALLS_PER_MODEL=limit, GATEWAY_CACHE_BYTES="0"
+        ) as client,
+        ThreadPoolExecutor(3) as pool,
+    ):
+        assert client.post(MODEL, content=PICTURE).status_code == 200
+        before = triton_calls(stack)
+        with paused_triton(stack):
+            answers = []
+            for images in (2, 3, 4):
+                answers.append(pool.submit(client.post, MODEL, content=PICTURE))
+                wait_until(lambda images=images: decoded_images(client) == images)  # type: ignore[misc]  # a lambda's default
+        assert {answer.result().status_code for answer in answers} == {200}
+
+    assert triton_calls(stack) - before == calls
