@@ -6,24 +6,24 @@ MODELS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-# pip, with a line for what takes long: silent it looks stuck, and talking it fills a log.
+# pip, with one line for each long step.
 PIP_INSTALL := $(PYTHON) deploy/local/install.py
 DEMO := demo/checkpoint/model.safetensors
 HUB_CLIENTS := $(patsubst tests/clients/hub/%.txt,$(VENV).clients/hub-%/.installed,$(wildcard tests/clients/hub/[0-9]*.txt))
 JS_CLIENTS := tests/clients/node_modules/.installed
 
-# Every test and tool that starts an interpreter would compile torch and transformers again.
+# Otherwise each test that starts an interpreter would compile torch and transformers again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help install serve test test-families families-table test-with-torchvision test-clients test-gateway-alone check lint format types layers generate fresh lock swagger-ui bench bench-gpu bench-first-answer bench-export clean
 
-help: ## This list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 24
 
 install: $(INSTALLED) ## Make .venv with everything `serve` and `test` need
 
-# Not compiled on installing: Python does that for the few modules it imports.
+# pip compiles nothing: Python compiles the modules that it imports.
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || \
 		{ echo "Vitriton runs on Python 3.11 and 3.12, and $(PYTHON) is neither; name one: make PYTHON=python3.12 …" >&2; exit 1; }
@@ -40,7 +40,7 @@ serve: install ## Serve on this machine: make serve [MODELS="id-or-folder …"] 
 test: install ## The whole test suite, on a real Triton
 	$(BIN)/pytest
 
-# Beside the environment, not in it: transformers would take torchvision's image processors.
+# Outside the environment: with torchvision in it, transformers would take its image processors.
 BESIDE := $(PIP_INSTALL) $(BIN)/python --no-deps --upgrade -c constraints.txt --target
 
 $(VENV).timm/timm: constraints.txt $(INSTALLED)
@@ -52,8 +52,8 @@ $(VENV).torchvision/torchvision: constraints.txt $(INSTALLED) tests/torchvision_
 	$(BIN)/python -m tests.torchvision_beside_cpu_torch $(VENV).torchvision
 	@touch $@
 
-# Whatever is exported and served, beside the library whose image processors transformers would take.
-test-with-torchvision: install $(VENV).torchvision/torchvision ## The same answers where torchvision is installed
+# Exports and answers must be the same although transformers finds torchvision's image processors.
+test-with-torchvision: install $(VENV).torchvision/torchvision ## Tests of exporter and service with torchvision installed
 	PYTHONPATH=$(CURDIR)/$(VENV).torchvision $(BIN)/python -c \
 		'from transformers.utils import is_torchvision_available as is_here; assert is_here()'
 	PYTHONPATH=$(CURDIR)/$(VENV).torchvision $(BIN)/pytest tests/exporter tests/service
@@ -61,11 +61,11 @@ test-with-torchvision: install $(VENV).torchvision/torchvision ## The same answe
 test-families: install $(VENV).timm/timm $(VENV).torchvision/torchvision ## Every model family in every precision, over HTTP; minutes
 	$(BIN)/pytest -m families tests/families
 
-families-table: install $(VENV).timm/timm $(VENV).torchvision/torchvision ## The same, and write its figures into docs/exporting.md
+families-table: install $(VENV).timm/timm $(VENV).torchvision/torchvision ## As test-families, and write the figures into docs/exporting.md
 	$(BIN)/pytest -m families tests/families --families-table docs/families.json
 	$(BIN)/python -m docs.generate
 
-# One environment per released client, with its version alone: that is what its users have.
+# One environment for each released client, as its users have.
 $(VENV).clients/hub-%/.installed: tests/clients/hub/%.txt tests/clients/hub/constraints.txt $(INSTALLED)
 	$(PYTHON) -m venv --clear --without-pip $(@D)
 	$(BIN)/python -m pip --python $(@D)/bin/python install --quiet --no-compile --disable-pip-version-check -r $<
@@ -88,23 +88,23 @@ test-gateway-alone: ## Tests of the gateway without torch and with numpy 2
 	$(VENV).gateway/bin/python -c 'import importlib.util as u, numpy; assert numpy.__version__ >= "2" and not u.find_spec("torch")'
 	$(VENV).gateway/bin/pytest tests/gateway
 
-check: lint types layers fresh test test-gateway-alone ## Everything but the slow matrices
+check: lint types layers fresh test test-gateway-alone ## All checks but the slow test targets (families, clients, torchvision)
 
 lint: install ## Style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-format: install ## Mend style and formatting
+format: install ## Fix style and formatting
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-types: install ## Strict types
+types: install ## Check types
 	$(BIN)/mypy
 
-layers: install ## Who may import whom
+layers: install ## Check which package imports which
 	$(BIN)/lint-imports
 
-generate: install ## Write the generated files anew
+generate: install ## Write the generated files
 	$(BIN)/python -m docs.generate
 
 fresh: install ## Fail if a generated file is out of date
@@ -129,11 +129,11 @@ swagger-ui: ## Take the newest Swagger UI into gateway/http/swagger_ui
 $(DEMO): $(INSTALLED)
 	$(BIN)/vitriton export vitriton/vit-digits
 
-bench: install $(DEMO) ## Everything against its limits, to bench/results/; ten minutes
+bench: install $(DEMO) ## Measure the stack against its limits, to bench/results/; ten minutes
 	$(BIN)/python -m bench.run --name cpu
 	$(BIN)/python -m docs.generate
 
-bench-gpu: install $(DEMO) ## The same on an NVIDIA machine
+bench-gpu: install $(DEMO) ## Measure on an NVIDIA machine
 	$(BIN)/python -m bench.run --name gpu --gpu
 
 bench-first-answer: ## Time from a fresh clone to the first right answer

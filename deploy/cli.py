@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"vitriton: error: {exc}", file=sys.stderr)
         raise SystemExit(2) from exc
     except OSError as exc:
-        # An error about a path is for the user to mend; one without a path is a fault of ours.
+        # The user can fix an error about a path. An error without a path is a bug of Vitriton.
         if exc.filename is None:
             raise
         print(f"vitriton: error: {exc.filename}: {exc.strerror}", file=sys.stderr)
@@ -223,7 +223,7 @@ def _add_serving(serving: "argparse._ArgumentGroup") -> None:
         type=int,
         default=0,
         metavar="N",
-        help="microseconds a batch that is not full waits for company (default: %(default)s)",
+        help="microseconds that a batch waits for more images (default: %(default)s)",
     )
 
 

@@ -76,6 +76,6 @@ def _without_settings(folder: Path, source: str) -> ExportError:
 def without_pillow(name: str) -> ExportError:
     """The error for an image processor that transformers implements only with torchvision."""
     return ExportError(
-        f"transformers has {name} for torchvision alone, which resizes otherwise than the gateway,"
-        " with Pillow, does; models of this kind cannot be exported"
+        f"transformers has {name} only for torchvision, which resizes differently from the gateway,"
+        " which uses Pillow; models of this kind cannot be exported"
     )

@@ -11,7 +11,7 @@ from gateway import __version__
 from gateway.auth.tokens import TokensFile
 from gateway.classification.classifier import ImageClassifier
 from gateway.http.cors import Cors
-from gateway.http.middleware import ErrorAnswers, NormalPaths, RequestRecords
+from gateway.http.middleware import ErrorAnswers, NormalPaths, RequestTelemetry
 from gateway.http.routes import ROUTES
 from gateway.http.state import State
 from gateway.models.directory import ModelDirectory
@@ -41,8 +41,9 @@ def create_app(settings: Settings) -> ASGIApp:
 
     # `NormalPaths` removes slashes at the end, so a redirect to a path with one would never end.
     router = Router(ROUTES, redirect_slashes=False, lifespan=lifespan)
-    # Even an answer to an unexpected error has an id and CORS headers.
-    return RequestRecords(Cors(ErrorAnswers(NormalPaths(router), metrics)), metrics)
+    # `ErrorAnswers` turns any error into an answer, by the table in `gateway.errors`. The
+    # middleware around it gives that answer an id and CORS headers too.
+    return RequestTelemetry(Cors(ErrorAnswers(NormalPaths(router), metrics)), metrics)
 
 
 @asynccontextmanager
@@ -65,7 +66,8 @@ async def _state(
                 ImageClassifier(settings, Inference(triton, shared_memory), models, loader, metrics)
             )
         )
-        parsing_thread = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="parse"))
+        parsing_thread = ThreadPoolExecutor(1, thread_name_prefix="parse")
+        stack.callback(parsing_thread.shutdown, cancel_futures=True)
         yield State(
             settings=settings,
             triton=triton,

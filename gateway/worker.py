@@ -18,6 +18,8 @@ from gateway.settings import load_settings
 def asgi_app() -> ASGIApp:
     """The application for any ASGI server: `uvicorn --factory gateway.worker:asgi_app`.
 
+    The process keeps the settings that the server gives it; `worker_app` sets our own.
+
     Raises:
         InvalidSettings: A setting cannot be used.
         TokensError: The file of tokens cannot be used.

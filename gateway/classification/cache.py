@@ -45,7 +45,8 @@ class LogitsCache:
         return self._entries.get(key)
 
     def put(self, key: CacheKey, logits: Logits) -> None:
-        """Keep logits, unless they alone are larger than the cache."""
+        """Keep logits instead of earlier ones, unless they alone are larger than the cache."""
+        self._entries.pop(key, None)
         if _cost_bytes(logits) <= self._entries.maxsize:
             self._entries[key] = logits
 

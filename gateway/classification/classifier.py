@@ -31,8 +31,6 @@ from gateway.triton.inference import Inference
 
 # Decoding a larger file takes milliseconds, so that finished images must not wait for it.
 _LONG_DECODE_BYTES: Final = 128 * 1024
-# A request may find its model unloaded twice: before its first call to Triton, and after.
-_MAX_LOADS: Final = 2
 
 
 class Classification(NamedTuple):
@@ -44,8 +42,8 @@ class Classification(NamedTuple):
     """`cache` if every image was answered from the cache or by another request's inference."""
     model: LoadedModel
     images: int
-    load_s: float
-    """Waiting for the model to be loaded."""
+    wait_s: float
+    """Seconds of waiting for the model: reading its contract, and loading it."""
     infer_s: float
     """In Triton, with its queue and the network; 0 from the cache."""
     total_s: float
@@ -63,8 +61,8 @@ class _DecodedImage(NamedTuple):
     request_id: str
 
 
-class _ModelCalls(NamedTuple):
-    """The calls to Triton for one version of a model."""
+class _VersionBatching(NamedTuple):
+    """The batching of one version of a model."""
 
     contract_sha256: str
     batching: Batching[_DecodedImage, InferredImage]
@@ -89,7 +87,7 @@ class ImageClassifier:
         self._cache = LogitsCache(settings.cache_bytes, settings.cache_ttl_s)
         self._identical: Coalescing[CacheKey, _Answer] = Coalescing()
         self._admission = Admission(settings.max_inflight)
-        self._calls: dict[str, _ModelCalls] = {}
+        self._batchings: dict[str, _VersionBatching] = {}
         self._threads: ThreadPool[Pixels] = ThreadPool(settings.decoding_threads, "decode")
 
     async def aclose(self) -> None:
@@ -113,14 +111,14 @@ class ImageClassifier:
             model_id: As the caller wrote it.
             request: The images, and what is asked of them.
             request_id: For Triton's log.
-            deadline: In the event loop's time, seconds; the time of loading the model is added.
+            deadline: In the event loop's time, seconds; waiting for the model is added.
 
         Raises:
             GatewayError: Any of `gateway.errors` but those of reading the body.
         """
         start = perf_counter()
         try:
-            model, answers, load_s = await self._infer_loaded(
+            model, answers, wait_s = await self._infer_loaded(
                 model_id, request, request_id, deadline
             )
         except TimeoutError as exc:
@@ -137,7 +135,7 @@ class ImageClassifier:
             compute_type=model.compute_type if infer_s or not answers else "cache",
             model=model,
             images=len(answers),
-            load_s=load_s,
+            wait_s=wait_s,
             infer_s=infer_s,
             total_s=perf_counter() - start,
         )
@@ -145,26 +143,36 @@ class ImageClassifier:
     async def _infer_loaded(
         self, model_id: str, request: ClassificationRequest, request_id: str, deadline: float
     ) -> tuple[LoadedModel, list[_Answer], float]:
-        """The model, its answers, and the seconds of loading it, which extend the deadline.
+        """The model, its answers, and the seconds of waiting for the model.
 
         Raises:
-            TimeoutError: At the deadline.
+            TimeoutError: At the deadline, which waiting for the model extends.
         """
-        loads, load_s = 0, 0.0
-        async with asyncio.timeout_at(deadline) as limit:
-            while True:
-                try:
-                    model = await self._models.get(model_id)
-                    return model, await self._infer_all(model, request, request_id), load_s
-                except (ModelNotFound, ModelNotReady):
-                    # Not loaded, or unloaded since its contract was read.
-                    self._models.forget(model_id)
-                    if loads == _MAX_LOADS:
-                        raise
-                loads += 1
-                limit.reschedule(None)
-                load_s += await self._loader.load(model_id, request.options)
-                limit.reschedule(deadline + load_s)
+        wait_s = 0.0
+        for is_last_attempt in (False, True):
+            model, seconds = await self._loaded_model(model_id, request)
+            wait_s += seconds
+            try:
+                async with asyncio.timeout_at(deadline + wait_s):
+                    return model, await self._infer_all(model, request, request_id), wait_s
+            except (ModelNotFound, ModelNotReady):
+                # Triton has unloaded or replaced the model since its contract was read.
+                self._models.forget(model_id)
+                if is_last_attempt:
+                    raise
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _loaded_model(
+        self, model_id: str, request: ClassificationRequest
+    ) -> tuple[LoadedModel, float]:
+        """The model, which Triton loads if it is not loaded, and the seconds of waiting for it."""
+        start = perf_counter()
+        try:
+            model = await self._models.get(model_id)
+        except (ModelNotFound, ModelNotReady):
+            await self._loader.load(model_id, request.options)
+            model = await self._models.get(model_id)
+        return model, perf_counter() - start
 
     async def _infer_all(
         self, model: LoadedModel, request: ClassificationRequest, request_id: str
@@ -219,18 +227,20 @@ class ImageClassifier:
         return _Answer(inferred, perf_counter() - start)
 
     def batching_of(self, model: LoadedModel) -> Batching[_DecodedImage, InferredImage]:
-        """The calls for the model; a new version of the model gets calls of its own."""
-        calls = self._calls.get(model.spec.model_id)
-        if calls is None or calls.contract_sha256 != model.contract_sha256:
-            # Half a batch: Triton makes whole batches of two calls.
+        """The batching of the model's images; a new version of the model replaces it."""
+        current = self._batchings.get(model.spec.model_id)
+        if current is None or current.contract_sha256 != model.contract_sha256:
+            # Half a batch in a call, as Triton's dynamic batcher joins two calls to a whole batch:
+            # docs/decisions/0006-one-call-for-many-images.md.
             most_images = max(1, model.max_batch_size // 2)
             batching = Batching(
                 partial(self._call_triton, model),
                 most_images,
                 self._settings.max_calls_per_model,
             )
-            calls = self._calls[model.spec.model_id] = _ModelCalls(model.contract_sha256, batching)
-        return calls.batching
+            current = _VersionBatching(model.contract_sha256, batching)
+            self._batchings[model.spec.model_id] = current
+        return current.batching
 
     async def _call_triton(
         self, model: LoadedModel, images: Sequence[_DecodedImage]

@@ -1,4 +1,4 @@
 """The Hugging Face wire format over HTTP: requests become plain data, results become answers.
 
-Start with `routes`. Nothing in here decodes an image or calls Triton.
+Start with `routes`. Nothing in here decodes an image or runs a model.
 """

@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from gateway.classification.classifier import Classification
 from gateway.errors import (
     ClientClosedRequest,
+    DeadlineExceeded,
     InvalidImage,
     NoDefaultModel,
     PayloadTooLarge,
@@ -42,15 +43,15 @@ _DISCARDED_BODIES: Final = 4
 _COMMIT_CHARS: Final = 40
 
 
-class Classify:
+class ClassifyEndpoint:
     """The endpoint as an object: Starlette calls a function with a request object instead."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a POST whose path may name a model and a task; see `_classify`."""
-        await _classify(scope, receive, send)
+        """Answer a POST whose path may name a model and a task."""
+        await _send_predictions(scope, receive, send)
 
 
-async def _classify(scope: Scope, receive: Receive, send: Send) -> None:
+async def _send_predictions(scope: Scope, receive: Receive, send: Send) -> None:
     """Send labels and scores.
 
     Raises:
@@ -68,7 +69,7 @@ async def _classify(scope: Scope, receive: Receive, send: Send) -> None:
         model_id = _model_id(scope["path_params"], settings)
         try:
             async with cancelled_on_disconnect(receive):
-                request = await _parse(body, headers, scope["query_string"], state)
+                request = await _parse(body, headers, scope["query_string"], state, deadline)
                 answer = await state["classifier"].classify(
                     model_id, request, scope["request_id"], deadline
                 )
@@ -171,14 +172,21 @@ def _model_id(path_params: Mapping[str, str], settings: Settings) -> str:
 
 
 async def _parse(
-    body: bytes, headers: Mapping[str, str], query_string: bytes, state: State
+    body: bytes, headers: Mapping[str, str], query_string: bytes, state: State, deadline: float
 ) -> ClassificationRequest:
     arguments = body, headers, query_string, state["settings"]
     is_encoded = "content-encoding" in headers
     if not is_encoded and (len(body) <= _INLINE_BYTES or has_image_signature(body)):
         return _parse_now(*arguments)
     loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(state["parsing_thread"], _parse_now, *arguments)
+    try:
+        async with asyncio.timeout_at(deadline):
+            return await loop.run_in_executor(state["parsing_thread"], _parse_now, *arguments)
+    except TimeoutError as exc:
+        raise DeadlineExceeded(
+            f"The request body was not parsed within {state['settings'].request_timeout_s:g} s"
+            " (GATEWAY_REQUEST_TIMEOUT_S)"
+        ) from exc
 
 
 def _parse_now(
@@ -195,10 +203,10 @@ def _response_headers(answer: Classification, total_s: float) -> dict[str, str]:
     spec = answer.model.spec
     return {
         "x-compute-type": answer.compute_type,
-        "x-compute-time": f"{answer.total_s - answer.load_s:.3f}",
+        "x-compute-time": f"{answer.total_s - answer.wait_s:.3f}",
         "x-compute-images": str(answer.images),
         "x-total-time": _milliseconds(total_s),
-        "x-queue-time": _milliseconds(answer.load_s),
+        "x-queue-time": _milliseconds(answer.wait_s),
         "x-inference-time": _milliseconds(answer.infer_s),
         "x-sha": spec.revision or spec.checkpoint_sha256[:_COMMIT_CHARS],
         "x-inference-id": randbytes(16).hex(),  # noqa: S311 - no secret

@@ -21,7 +21,7 @@ _SAFE_ID: Final = re.compile(rb"[A-Za-z0-9=;:._-]{1,128}")
 _ID_HEADERS: Final = (b"x-request-id", b"x-amzn-trace-id")
 
 
-class RequestRecords:
+class RequestTelemetry:
     """ASGI middleware: each request has an id, one log line, and is counted and timed.
 
     The answer carries the id as `x-request-id`. Routine requests are logged at level debug.
@@ -86,7 +86,7 @@ def _request_id(scope: Scope) -> str:
 def _route_template(scope: Scope) -> str:
     """The endpoint's path in the table; `unmatched` for paths that no endpoint has."""
     path: str = getattr(scope.get("route"), "path", None) or "unmatched"
-    return path.replace(":path}", "}")
+    return path.replace(":model_id}", "}")
 
 
 class NormalPaths:

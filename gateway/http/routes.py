@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from typing import Any, Final
 
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.routing import Route
 
 from gateway.http import discovery, openapi
 from gateway.http.authorization import Handler, requires_token
-from gateway.http.classify import Classify
+from gateway.http.classify import ClassifyEndpoint
 from gateway.http.table import ENDPOINTS, Endpoint
 
 _HANDLERS: Final[dict[str, Handler]] = {
@@ -31,12 +32,27 @@ _HANDLERS: Final[dict[str, Handler]] = {
 }
 
 
+class _ModelId(Convertor[str]):
+    """A model id in a path. Unlike Starlette's `path` it holds line breaks, and is never empty."""
+
+    regex = "(?s:.+)"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("model_id", _ModelId())
+
+
 def _route(endpoint: Endpoint) -> Route:
-    # A model id holds slashes.
-    path = endpoint.path.replace("{model_id}", "{model_id:path}")
+    path = endpoint.path.replace("{model_id}", "{model_id:model_id}")
     handler: Callable[..., Any]
-    if endpoint.answer == "predictions":
-        handler = Classify()
+    if endpoint.handler == "classify":
+        # Checks the token itself.
+        handler = ClassifyEndpoint()
     elif endpoint.is_open:
         handler = _HANDLERS[endpoint.handler]
     else:

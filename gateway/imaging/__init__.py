@@ -1,4 +1,4 @@
 """Turn image files into the uint8 pixels that a model takes. Read `images` first.
 
-Only this package imports Pillow and the resizer.
+In the gateway, only this package imports Pillow and the resizer.
 """

@@ -19,6 +19,7 @@ from gateway.imaging.pixels import (
     fit_fast,
     fit_with_pillow,
     plan_fit,
+    resized_size,
     shrink_on_decoding,
     upright_size,
 )
@@ -77,7 +78,7 @@ def _decode(
     try:
         with Image.open(io.BytesIO(file.data), formats=FORMATS) as image:
             _check_codec(image, max_image_pixels)
-            _check_size(image.size, preprocessing.shortest_edge, max_image_pixels)
+            _check_size(image.size, preprocessing, max_image_pixels)
             if file.jpeg is not None:
                 # Pass the file on at once: an arithmetic decoder cannot pause for more.
                 image.decodermaxblock = len(file.data)
@@ -137,15 +138,15 @@ def _check_codec(image: Image.Image, max_image_pixels: int) -> None:
         )
 
 
-def _check_size(size: tuple[int, int], shortest_edge: int | None, max_image_pixels: int) -> None:
+def _check_size(size: tuple[int, int], preprocessing: Preprocessing, max_image_pixels: int) -> None:
     """Refuse an image that is too large as it is, or once its shorter side is enlarged."""
     _refuse_above(max_image_pixels, *size, "")
-    if shortest_edge is not None:
-        factor = shortest_edge / min(size)
+    edge = preprocessing.shortest_edge
+    enlarged = resized_size(*size, preprocessing)
+    if edge is not None and enlarged is not None:
         # Ordinary shapes pass even if the limit is below the model's own size.
-        limit = max(max_image_pixels, _ORDINARY_ASPECT_RATIO * shortest_edge * shortest_edge)
-        width, height = (int(edge * factor) for edge in size)
-        _refuse_above(limit, width, height, " once resized for the model")
+        limit = max(max_image_pixels, _ORDINARY_ASPECT_RATIO * edge * edge)
+        _refuse_above(limit, *enlarged, " once resized for the model")
 
 
 def _refuse_above(limit: int, width: int, height: int, stage: str) -> None:

@@ -1,7 +1,8 @@
 """Resize, crop and turn a decoded image into the pixels that a model takes.
 
-Pure. `fit` is image mode `reference`: it uses only Pillow and is bit-equal to transformers' PIL
-processors. The exporter verifies its models with `fit`. `fit_fast` serves the modes `fast` and
+Pure. `fit_with_pillow` is image mode `reference`: it uses only Pillow and is bit-equal to
+transformers' PIL processors. The exporter verifies its models by `fit`, which calls it. `fit_fast`
+serves the modes `fast` and
 `scaled`: fast_image_resize computes Pillow's kernels with SIMD in Pillow's memory.
 docs/image-modes.md has the differences between the modes. The reasons are in
 docs/decisions/0005-decoder-and-resizer.md and 0014-pillow-decodes-jpeg.md.
@@ -69,7 +70,7 @@ def plan_fit(width: int, height: int, preprocessing: Preprocessing) -> FitPlan:
     first_crop = _first_crop(width, height, preprocessing)
     if first_crop is not None:
         width, height = first_crop.right - first_crop.left, first_crop.bottom - first_crop.top
-    resize = _resized(width, height, preprocessing)
+    resize = resized_size(width, height, preprocessing)
     if resize is not None:
         width, height = resize
     crop = preprocessing.center_crop
@@ -102,7 +103,8 @@ def _offset(difference: int, rounding: CropRounding) -> int:
     return difference // 2 if rounding == "floor" else round(difference / 2)
 
 
-def _resized(width: int, height: int, preprocessing: Preprocessing) -> tuple[int, int] | None:
+def resized_size(width: int, height: int, preprocessing: Preprocessing) -> tuple[int, int] | None:
+    """Width and height of an image after resizing; none where it is not resized."""
     if preprocessing.resize is not None:
         return preprocessing.resize.width, preprocessing.resize.height
     edge = preprocessing.shortest_edge

@@ -44,8 +44,8 @@ class ModelLoader:
         self._durations_s: dict[str, float] = {}
         self._failures: dict[str, tuple[float, ModelLoadFailed]] = {}
 
-    async def load(self, model_id: str, options: Options) -> float:
-        """Have Triton load a model of its repository; the seconds that took.
+    async def load(self, model_id: str, options: Options) -> None:
+        """Have Triton load a model of its repository, and wait as long as the options say.
 
         Raises:
             ModelNotFound: The repository has no such model.
@@ -54,7 +54,6 @@ class ModelLoader:
             ModelLoadFailed: Triton cannot load it.
             ModelNotReady, TritonUnreachable
         """
-        start = monotonic()
         if model_id not in await self._models.index():
             raise ModelNotFound(model_id)
         failed_at, failure = self._failures.get(model_id, (0.0, None))
@@ -78,7 +77,6 @@ class ModelLoader:
             finally:
                 # See `gateway.concurrency.ThreadPool.run`: no cycle of an error and this frame.
                 del error, load, done
-        return monotonic() - start
 
     def _wait_s(self, options: Options) -> float:
         longest = self._settings.wait_for_model_max_s

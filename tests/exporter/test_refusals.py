@@ -52,13 +52,13 @@ REFUSALS: dict[str, tuple[Any, str]] = {
         lambda folder: edit(
             folder / "preprocessor_config.json", image_processor_type="PPLCNetImageProcessor"
         ),
-        "has PPLCNetImageProcessor for torchvision alone",
+        "has PPLCNetImageProcessor only for torchvision",
     ),
     "the same under its older name": (
         lambda folder: edit(
             folder / "preprocessor_config.json", image_processor_type="PPLCNetImageProcessorFast"
         ),
-        "has PPLCNetImageProcessor for torchvision alone",
+        "has PPLCNetImageProcessor only for torchvision",
     ),
     "a preprocessor that is a list": (
         lambda folder: (folder / "preprocessor_config.json").write_text('["a"]'),
@@ -253,7 +253,7 @@ def test_timm_checkpoint_without_timm_names_the_library(
         ("LayoutLMv2ImageProcessor", "itself fails on a .* image: .*`pip install pytesseract`"),
         (
             "DINOv3ViTImageProcessorFast",
-            "DINOv3ViTImageProcessor for torchvision alone",
+            "DINOv3ViTImageProcessor only for torchvision",
         ),
     ],
 )
