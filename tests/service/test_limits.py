@@ -31,6 +31,17 @@ def half_a_request(client: httpx.Client) -> Iterator[socket.socket]:
         yield sock
 
 
+@contextmanager
+def paused_triton(stack: Stack) -> Iterator[None]:
+    """A block in which the stack's Triton takes calls but does not work on them."""
+    (triton,) = (p for p in stack.processes() if p.name() == "tritonserver")
+    triton.suspend()
+    try:
+        yield
+    finally:
+        triton.resume()
+
+
 def test_request_over_the_limit_is_429_at_once(stack: Stack) -> None:
     """A request over `GATEWAY_MAX_INFLIGHT` is 429 at once; after the first, the next is served."""
     with gateway(stack.triton_grpc_url, GATEWAY_MAX_INFLIGHT="1") as client:
@@ -62,15 +73,11 @@ def test_body_that_never_ends_is_408(stack: Stack) -> None:
 
 def test_model_that_does_not_answer_is_504(stack: Stack) -> None:
     """While Triton is suspended a request is 504 in time; afterwards requests are served."""
-    (triton,) = (found for found in stack.processes() if found.name() == "tritonserver")
     unseen = {"x-use-cache": "false"}
     with gateway(stack.triton_grpc_url, GATEWAY_REQUEST_TIMEOUT_S="2") as client:
         assert client.post(MODEL, content=PICTURE).status_code == 200
-        triton.suspend()
-        try:
+        with paused_triton(stack):
             late = client.post(MODEL, content=PICTURE, headers=unseen)
-        finally:
-            triton.resume()
         after = client.post(MODEL, content=PICTURE, headers=unseen)
 
     assert "2 s (GATEWAY_REQUEST_TIMEOUT_S)" in assert_error(late, 504)
@@ -109,17 +116,6 @@ def test_body_and_pixel_limits_are_the_settings(stack: Stack) -> None:
         assert_error(client.post(MODEL, content=PICTURE + b"x"), 413)
     with gateway(stack.triton_grpc_url, GATEWAY_MAX_IMAGE_PIXELS=str(40 * 31 - 1)) as client:
         assert "GATEWAY_MAX_IMAGE_PIXELS" in assert_error(client.post(MODEL, content=PICTURE), 400)
-
-
-@contextmanager
-def paused_triton(stack: Stack) -> Iterator[None]:
-    """A block in which the stack's Triton takes calls but does not work on them."""
-    (triton,) = (p for p in stack.processes() if p.name() == "tritonserver")
-    triton.suspend()
-    try:
-        yield
-    finally:
-        triton.resume()
 
 
 def triton_calls(stack: Stack) -> int:
