@@ -178,6 +178,7 @@ def _move_in(staging: Path, repository: Path, name: str) -> None:
     try:
         new.rename(current)
     except BaseException:
+        # Broad: an interruption too must leave the earlier entry in its place.
         (old / name).rename(current)
         raise
     shutil.rmtree(old, ignore_errors=True)
