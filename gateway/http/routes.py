@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Final
 
-from starlette.convertors import Convertor, register_url_convertor
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.routing import Route
 
 from gateway.http import discovery, openapi
@@ -32,16 +32,10 @@ _HANDLERS: Final[dict[str, Handler]] = {
 }
 
 
-class _ModelId(Convertor[str]):
+class _ModelId(PathConvertor):
     """A model id in a path. Unlike Starlette's `path` it holds line breaks, and is never empty."""
 
     regex = "(?s:.+)"
-
-    def convert(self, value: str) -> str:
-        return value
-
-    def to_string(self, value: str) -> str:
-        return value
 
 
 register_url_convertor("model_id", _ModelId())

@@ -169,3 +169,12 @@ def test_unknown_path_and_wrong_method_are_json(
 ) -> None:
     """An unknown path is 404 and a wrong method 405, both with an error in JSON."""
     assert_error(client.request(method, path), status)
+
+
+@pytest.mark.parametrize("path", ["/models/a%0Ab", "/models/test/vit%0A", "/models//pipeline/x"])
+def test_any_characters_are_a_model_id(client: httpx.Client, path: str) -> None:
+    """A path that names no model of the repository is 404 for that model, with line breaks too."""
+    answer = client.post(path, content=PICTURES["png smaller"])
+
+    assert_error(answer, 404)
+    assert answer.json()["error_type"] == "model_not_found"
