@@ -19,7 +19,7 @@ _DECLARATION: Final = """
 # Appended by tests/torchvision_beside_cpu_torch.py.
 if not _has_ops():
     for _name in {names!r}:
-        torch.library.define(f"torchvision::{{_name}}", "(Tensor x) -> Tensor")
+        torch.library.define("torchvision::" + _name, "(Tensor x) -> Tensor")
 """
 
 

@@ -23,7 +23,7 @@ from gateway.models.directory import ModelDirectory
 from gateway.models.loading import ModelLoader
 from gateway.modelspec import ModelSpec
 from gateway.observability.metrics import Metrics
-from gateway.request import ClassificationRequest, Parameters
+from gateway.request import ClassificationRequest, Options, Parameters
 from gateway.settings import Settings
 from gateway.tensors import Pixels
 from gateway.triton.client import ComputeType, LoadedModel
@@ -150,7 +150,7 @@ class ImageClassifier:
         """
         wait_s = 0.0
         for is_last_attempt in (False, True):
-            model, seconds = await self._loaded_model(model_id, request)
+            model, seconds = await self._loaded_model(model_id, request.options)
             wait_s += seconds
             try:
                 async with asyncio.timeout_at(deadline + wait_s):
@@ -162,15 +162,13 @@ class ImageClassifier:
                     raise
         raise AssertionError("the last attempt returns or raises")
 
-    async def _loaded_model(
-        self, model_id: str, request: ClassificationRequest
-    ) -> tuple[LoadedModel, float]:
+    async def _loaded_model(self, model_id: str, options: Options) -> tuple[LoadedModel, float]:
         """The model, which Triton loads if it is not loaded, and the seconds of waiting for it."""
         start = perf_counter()
         try:
             model = await self._models.get(model_id)
         except (ModelNotFound, ModelNotReady):
-            await self._loader.load(model_id, request.options)
+            await self._loader.load(model_id, options)
             model = await self._models.get(model_id)
         return model, perf_counter() - start
 

@@ -47,42 +47,37 @@ class ClassifyEndpoint:
     """The endpoint as an object: Starlette calls a function with a request object instead."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a POST whose path may name a model and a task."""
-        await _send_predictions(scope, receive, send)
+        """Answer a POST whose path may name a model and a task, with labels and scores.
 
-
-async def _send_predictions(scope: Scope, receive: Receive, send: Send) -> None:
-    """Send labels and scores.
-
-    Raises:
-        GatewayError: Nothing has been sent yet.
-    """
-    start = perf_counter()
-    state = cast(State, scope["state"])
-    settings = state["settings"]
-    deadline = asyncio.get_running_loop().time() + settings.request_timeout_s
-    headers = _headers(scope)
-    if state["tokens"] is not None:
-        check_token(headers.get("authorization"), state)
-    with state["classifier"].admit():
-        body = await _read_body(receive, settings, deadline)
-        model_id = _model_id(scope["path_params"], settings)
-        try:
-            async with cancelled_on_disconnect(receive):
-                request = await _parse(body, headers, scope["query_string"], state, deadline)
-                answer = await state["classifier"].classify(
-                    model_id, request, scope["request_id"], deadline
-                )
-        except InvalidImage as exc:
-            if not is_stripped_by_curl(body, headers.get("content-type", "")):
-                raise
-            raise InvalidImage(f"{exc}; {CURL_HINT}") from exc
-    response = Response(
-        render_predictions(answer.predictions),
-        headers=_response_headers(answer, perf_counter() - start),
-        media_type="application/json",
-    )
-    await response(scope, receive, send)
+        Raises:
+            GatewayError: Nothing has been sent yet.
+        """
+        start = perf_counter()
+        state = cast(State, scope["state"])
+        settings = state["settings"]
+        deadline = asyncio.get_running_loop().time() + settings.request_timeout_s
+        headers = _headers(scope)
+        if state["tokens"] is not None:
+            check_token(headers.get("authorization"), state)
+        with state["classifier"].admit():
+            body = await _read_body(receive, settings, deadline)
+            model_id = _model_id(scope["path_params"], settings)
+            try:
+                async with cancelled_on_disconnect(receive):
+                    request = await _parse(body, headers, scope["query_string"], state, deadline)
+                    answer = await state["classifier"].classify(
+                        model_id, request, scope["request_id"], deadline
+                    )
+            except InvalidImage as exc:
+                if not is_stripped_by_curl(body, headers.get("content-type", "")):
+                    raise
+                raise InvalidImage(f"{exc}; {CURL_HINT}") from exc
+        response = Response(
+            render_predictions(answer.predictions),
+            headers=_response_headers(answer, perf_counter() - start),
+            media_type="application/json",
+        )
+        await response(scope, receive, send)
 
 
 def _headers(scope: Scope) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import logging
 import re
+from abc import ABC, abstractmethod
 from random import randbytes
 from time import perf_counter
 from typing import Final
@@ -21,21 +22,34 @@ _SAFE_ID: Final = re.compile(rb"[A-Za-z0-9=;:._-]{1,128}")
 _ID_HEADERS: Final = (b"x-request-id", b"x-amzn-trace-id")
 
 
-class RequestTelemetry:
-    """ASGI middleware: each request has an id, one log line, and is counted and timed.
+class _RequestMiddleware(ABC):
+    """ASGI middleware for HTTP requests; it passes everything else on, such as the lifespan."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass one connection on; see the class."""
+        pass_on = self.handle if scope["type"] == "http" else self.app
+        await pass_on(scope, receive, send)
+
+    @abstractmethod
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass one request on."""
+
+
+class RequestTelemetry(_RequestMiddleware):
+    """Each request has an id, one log line, and is counted and timed.
 
     The answer carries the id as `x-request-id`. Routine requests are logged at level debug.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self._app = app
+        super().__init__(app)
         self._metrics = metrics
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass one connection on; see the class."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass one request on; see the class."""
         scope["request_id"] = _request_id(scope)
         header = (b"x-request-id", scope["request_id"].encode())
         start = perf_counter()
@@ -50,7 +64,7 @@ class RequestTelemetry:
 
         self._metrics.inflight.inc()
         try:
-            await self._app(scope, receive, send_with_id)
+            await self.app(scope, receive, send_with_id)
         finally:
             self._metrics.inflight.dec()
             self._record(scope, code, perf_counter() - start)
@@ -89,21 +103,21 @@ def _route_template(scope: Scope) -> str:
     return path.replace(":model_id}", "}")
 
 
-class NormalPaths:
-    """ASGI middleware: removes the prefix of Hugging Face's router, and slashes at a path's end.
+class NormalPaths(_RequestMiddleware):
+    """Removes the prefix of Hugging Face's router, and slashes at a path's end.
 
     No redirect, as a client that follows one may lose the body.
     """
 
     def __init__(self, router: Router) -> None:
+        super().__init__(router)
         self._router = router
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass one connection on; see the class."""
-        if scope["type"] == "http":
-            scope["path"] = normal_path(scope["path"])
-            # With an `app` the router raises its errors, instead of answering in plain text.
-            scope["app"] = self._router
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass one request on; see the class."""
+        scope["path"] = normal_path(scope["path"])
+        # With an `app` the router raises its errors, instead of answering in plain text.
+        scope["app"] = self._router
         await self._router(scope, receive, send)
 
 
@@ -114,18 +128,15 @@ def normal_path(path: str) -> str:
     return path.rstrip("/") or "/"
 
 
-class ErrorAnswers:
-    """ASGI middleware: turns an error of a request into its answer."""
+class ErrorAnswers(_RequestMiddleware):
+    """Turns an error of a request into its answer."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self._app = app
+        super().__init__(app)
         self._metrics = metrics
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass one connection on; see the class."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass one request on; see the class."""
         is_started = False
 
         async def send_and_note(message: Message) -> None:
@@ -134,7 +145,7 @@ class ErrorAnswers:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_and_note)
+            await self.app(scope, receive, send_and_note)
         # Any error: the caller gets an answer, and the log the whole error.
         except Exception as exc:
             answer = error_answer(exc, scope, self._metrics)

@@ -61,8 +61,10 @@ class Inference:
         self, request: ModelInferRequest, pixels: Sequence[Pixels], timeout_s: float
     ) -> ModelInferResponse | None:
         """Triton's response to pixels in shared memory; none if they have to be sent."""
-        place = self._shared_memory and self._shared_memory.put(pixels)
-        if not place or not self._shared_memory:
+        if self._shared_memory is None:
+            return None
+        place = self._shared_memory.put(pixels)
+        if place is None:
             return None
         refer_to_shared_memory(request, place)
         try:
