@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,99 +15,31 @@ from exporter.graph import (
     convert_precision,
     device_constants,
     trace,
-    trace_ignores_batch_size,
 )
-from exporter.preprocessing import ImageSteps, Normalization
+from exporter.preprocessing import Normalization
 from exporter.sample import (
     Float64Logits,
     Sample,
-    batch_sizes_to_verify,
     eager_logits,
     images_to_verify,
-    make_sample,
     sample_images,
 )
 from exporter.verify import measure_low_precision, verify
-from gateway.modelspec import Preprocessing, Size
 from tests.checkpoints import save_vit
-from tests.families.checkpoints import AMPLIFYING, save_family
-
-MAX_BATCH = 8
-SIZES = batch_sizes_to_verify(MAX_BATCH, may_skip_sizes=False)
-SIZE = Size(height=16, width=16)
-STEPS = ImageSteps(
-    Preprocessing(resize=SIZE, resample="bilinear"),
-    Normalization(1 / 255, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-    SIZE,
+from tests.exporter.planted_faults import (
+    MAX_BATCH,
+    SIZES,
+    STEPS,
+    BakedBatch,
+    BranchOnContent,
+    Classifier,
+    CoupledBatch,
+    MakesTensors,
+    Maps,
+    NanOnBright,
+    Untraceable,
 )
-
-
-class Classifier(torch.nn.Module):
-    """A tiny model with transformers' interface; subclasses plant a fault."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.linear = torch.nn.Linear(3 * 16 * 16, 5)
-
-    def forward(self, pixel_values: torch.Tensor) -> SimpleNamespace:
-        return SimpleNamespace(logits=self.logits(pixel_values))
-
-    def logits(self, pixels: torch.Tensor) -> torch.Tensor:
-        return self.linear(pixels.flatten(1))  # type: ignore[no-any-return]  # torch
-
-
-class BranchOnContent(Classifier):
-    """The trace keeps the branch that its example took."""
-
-    def logits(self, pixels: torch.Tensor) -> torch.Tensor:
-        logits = super().logits(pixels)
-        return logits * 2 if bool(pixels.mean() > -0.9) else logits
-
-
-class CoupledBatch(Classifier):
-    """An image's logits depend on its neighbours."""
-
-    def logits(self, pixels: torch.Tensor) -> torch.Tensor:
-        logits = super().logits(pixels)
-        return logits - logits.mean(0, keepdim=True) * 0.01
-
-
-class BakedBatch(Classifier):
-    """The batch size of the trace is a constant of the graph."""
-
-    def logits(self, pixels: torch.Tensor) -> torch.Tensor:
-        return super().logits(pixels.reshape(int(pixels.shape[0]), -1))
-
-
-class MakesTensors(Classifier):
-    """A tensor is made on the device of the input, which a trace records as the CPU."""
-
-    def logits(self, pixels: torch.Tensor) -> torch.Tensor:
-        return super().logits(pixels) + torch.zeros(pixels.shape[0], 5, device=pixels.device)
-
-
-class NanOnBright(Classifier):
-    """The logits of one picture are not finite."""
-
-    def logits(self, pixels: torch.Tensor) -> torch.Tensor:
-        return super().logits(pixels) + torch.log(-pixels.mean((1, 2, 3)))[:, None]
-
-
-class Untraceable(Classifier):
-    """The model raises an error when it is traced."""
-
-    def logits(self, pixels: torch.Tensor) -> torch.Tensor:
-        if torch._C._get_tracing_state() is not None:
-            raise RuntimeError("data-dependent from here on\nand more")
-        return super().logits(pixels)
-
-
-class Maps(Classifier):
-    """The model returns logits for each place of the picture, not for the whole."""
-
-    def logits(self, pixels: torch.Tensor) -> torch.Tensor:
-        return pixels
+from tests.families.checkpoints import AMPLIFYING, save_family
 
 
 def sample_of(model: Any) -> Sample:
@@ -367,57 +298,6 @@ def test_group_norm_computes_as_exactly_as_in_transformers() -> None:
     difference = graph(torch.from_numpy(sample.images)) - sample.expected
 
     assert difference.abs().max() < 1e-4
-
-
-def test_batch_sizes_are_all_or_a_selection() -> None:
-    """A selection has the powers of two, three, and the two largest sizes."""
-    assert batch_sizes_to_verify(32, may_skip_sizes=True) == (1, 2, 3, 4, 8, 16, 31, 32)
-    assert batch_sizes_to_verify(1, may_skip_sizes=True) == (1,)
-    assert batch_sizes_to_verify(5, may_skip_sizes=False) == (1, 2, 3, 4, 5)
-
-
-class BatchInTensor(Classifier):
-    """A tensor of the trace's batch size is a constant of the graph, and broadcasts."""
-
-    def logits(self, pixels: torch.Tensor) -> torch.Tensor:
-        return super().logits(pixels) * torch.full((1,), int(pixels.shape[0]))
-
-
-class BranchOnBatch(Classifier):
-    """A model that uses another operation for another batch size."""
-
-    def logits(self, pixels: torch.Tensor) -> torch.Tensor:
-        logits = super().logits(pixels)
-        return logits + 1 if int(pixels.shape[0]) > 2 else logits
-
-
-@pytest.mark.parametrize(
-    ("model", "is_one"),
-    [
-        (Classifier, True),
-        (MakesTensors, True),
-        (BakedBatch, False),
-        (BatchInTensor, False),
-        (BranchOnBatch, False),
-    ],
-)
-def test_program_that_depends_on_the_batch_size_is_recognised(
-    model: type[Classifier], is_one: bool
-) -> None:
-    """The traces differ in a constant, in a tensor, or in an operation."""
-    assert trace_ignores_batch_size(model().eval(), STEPS) is is_one
-
-
-@pytest.mark.parametrize(
-    ("model", "compared"), [(Classifier, (1, 2, 3, 4, 7, 8)), (BranchOnBatch, tuple(range(1, 9)))]
-)
-def test_large_model_with_equal_traces_is_run_at_some_sizes(
-    model: type[Classifier], compared: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A model whose traces differ is run at every size, however long that takes."""
-    monkeypatch.setattr("exporter.sample._EVERY_SIZE_PARAMETERS", 0)
-
-    assert make_sample(model().eval(), STEPS, MAX_BATCH).batch_sizes == compared
 
 
 def test_half_precision_that_changes_a_clear_best_label_is_refused() -> None:
