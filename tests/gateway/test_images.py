@@ -13,6 +13,7 @@ from PIL import Image
 from gateway.errors import InvalidImage
 from gateway.imaging.formats import has_image_signature
 from gateway.imaging.images import FORMATS, decode
+from gateway.imaging.pixels import plan_fit
 from gateway.modelspec import Preprocessing, Resample, Size
 from gateway.settings import DecodeMode
 from tests.pictures import encode, gradient, rotated
@@ -182,3 +183,21 @@ def test_too_many_pixels_are_refused_with_the_limit() -> None:
     """The error for too many pixels has the size, the limit and the setting's name."""
     with pytest.raises(InvalidImage, match=r"1001x1000.*1000000.*GATEWAY_MAX_IMAGE_PIXELS"):
         decode(encode(gradient(1001, 1000), "PNG"), preprocessing(), LIMIT, "reference")
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "resized"),
+    [
+        (1124, 721, (698, 448)),
+        (721, 1124, (448, 698)),
+        (500, 500, (448, 448)),
+        (3, 1000, (448, 149333)),
+    ],
+)
+def test_shortest_edge_is_exact_and_the_longer_one_is_rounded_down(
+    width: int, height: int, resized: tuple[int, int]
+) -> None:
+    """The sizes are those of transformers' `get_resize_output_image_size`."""
+    steps = preprocessing(resize=None, shortest_edge=448)
+
+    assert plan_fit(width, height, steps).resize == resized
