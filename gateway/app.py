@@ -11,7 +11,7 @@ from gateway import __version__
 from gateway.auth.tokens import TokensFile
 from gateway.classification.classifier import ImageClassifier
 from gateway.http.cors import Cors
-from gateway.http.middleware import ErrorAnswers, NormalPaths, RequestTelemetry
+from gateway.http.middleware import BrowserRequests, ErrorAnswers, NormalPaths, RequestTelemetry
 from gateway.http.routes import ROUTES
 from gateway.http.state import State
 from gateway.models.directory import ModelDirectory
@@ -43,7 +43,8 @@ def create_app(settings: Settings) -> ASGIApp:
     router = Router(ROUTES, redirect_slashes=False, lifespan=lifespan)
     # `ErrorAnswers` turns any error into an answer, by the table in `gateway.errors`. The
     # middleware around it gives that answer an id and CORS headers too.
-    return RequestTelemetry(Cors(ErrorAnswers(NormalPaths(router), metrics)), metrics)
+    answers = ErrorAnswers(NormalPaths(router), metrics)
+    return RequestTelemetry(BrowserRequests(answers, Cors(answers)), metrics)
 
 
 @asynccontextmanager

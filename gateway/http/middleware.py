@@ -103,6 +103,19 @@ def _route_template(scope: Scope) -> str:
     return path.replace(":model_id}", "}")
 
 
+class BrowserRequests(_RequestMiddleware):
+    """Passes requests with an `Origin` through CORS; other answers have no header of CORS."""
+
+    def __init__(self, app: ASGIApp, cors: ASGIApp) -> None:
+        super().__init__(app)
+        self._cors = cors
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass one request on; see the class."""
+        has_origin = any(name == b"origin" for name, _ in scope["headers"])
+        await (self._cors if has_origin else self.app)(scope, receive, send)
+
+
 class NormalPaths(_RequestMiddleware):
     """Removes the prefix of Hugging Face's router, and slashes at a path's end.
 
