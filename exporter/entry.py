@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from exporter.config_pbtxt import parse_pbtxt
+from exporter.config_pbtxt import model_input, parse_pbtxt
 from exporter.digest import sha256_of
 from exporter.errors import ExportError, reason_of
 from exporter.repository import CONFIG_FILE, CONFIGS_FOLDER, MODEL_FILE, versions_of
@@ -11,7 +11,6 @@ from gateway.modelspec import (
     CONTRACT_PARAMETER,
     InvalidContract,
     ModelSpec,
-    input_dims,
     parse_model_spec,
 )
 
@@ -58,8 +57,8 @@ def _read_config(file: Path) -> tuple[ModelSpec, int]:
         raise ExportError(f"{file} has no usable contract ({exc}); export it again") from exc
     except (OSError, UnicodeDecodeError) as exc:
         raise ExportError(f"{file} cannot be read: {reason_of(exc)}") from exc
-    dims = [list(tensor.dims) for tensor in config.input]
-    if dims != [list(input_dims(spec))]:
+    known = [model_input(spec, "auto")], [model_input(spec, "gpu-jpeg")]
+    if list(config.input) not in known:
         raise ExportError(f"{file} has another input than its contract; export the model again")
     return spec, int(config.max_batch_size)
 

@@ -50,6 +50,7 @@ class StagedModel:
             "auto": self.folder / CONFIG_FILE,
             "cpu": self.folder / CONFIGS_FOLDER / "cpu.pbtxt",
             "gpu": self.folder / CONFIGS_FOLDER / "gpu.pbtxt",
+            "gpu-jpeg": self.folder / CONFIGS_FOLDER / "gpu-jpeg.pbtxt",
         }
 
 

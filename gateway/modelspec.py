@@ -2,7 +2,8 @@
 
 The exporter writes it as JSON into `config.pbtxt`, parameter `vitriton`; the gateway reads it
 back through Triton's `ModelConfig` RPC. Pure: no I/O.
-The gateway sends pixels as uint8, shape `(height, width, channels)`. Triton returns logits as
+A model has one of two inputs, by its configuration in Triton: pixels, uint8 of the shape
+`(height, width, channels)`, or files, which `docs/gpu.md` describes. Triton returns logits as
 float32, shape `(num_labels,)`.
 """
 
@@ -13,6 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 CONTRACT_PARAMETER = "vitriton"
 INPUT_NAME = "pixel_values"
+"""Input of a model that takes pixels."""
+FILES_INPUT_NAME = "image"
+"""Input of a model that takes files: `configs/gpu-jpeg.pbtxt`."""
 OUTPUT_NAME = "logits"
 
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]

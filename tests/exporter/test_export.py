@@ -26,6 +26,7 @@ def test_entry_holds_what_triton_needs_and_nothing_else(vit: Path, tmp_path: Pat
         "me--my-vit/config.pbtxt",
         "me--my-vit/configs/cpu.pbtxt",
         "me--my-vit/configs/gpu.pbtxt",
+        "me--my-vit/configs/gpu-jpeg.pbtxt",
         "me--my-vit/1/model.pt",
     }
     config = config_of(repository, "me--my-vit")

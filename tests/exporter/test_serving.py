@@ -7,10 +7,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from tritonclient.grpc import model_config_pb2
 
-from exporter.config_pbtxt import ServingOptions, parse_pbtxt, to_pbtxt
+from exporter.config_pbtxt import ServingOptions, cuda_graph_sizes, parse_pbtxt, to_pbtxt
 from exporter.errors import ExportError
 from exporter.precision import choose_dtype, cpu_has_bf16
 from tests.exporter.entries import config_of, export
+
+VARIANTS = (
+    "config.pbtxt",
+    "configs/cpu.pbtxt",
+    "configs/gpu.pbtxt",
+    "configs/gpu-jpeg.pbtxt",
+)
 
 
 def test_low_precision_figures_are_in_the_contract(vit: Path, tmp_path: Path) -> None:
@@ -60,31 +67,49 @@ def test_bf16_needs_a_processor_that_has_it(
 
 
 def test_configurations_differ_where_the_devices_do(vit: Path, tmp_path: Path) -> None:
-    """They differ in kind, instances, warm-up, threads and weight sharing, in nothing else."""
+    """They differ in kind, instances, warm-up, input and what a GPU needs, in nothing else."""
     repository = tmp_path / "models"
-    export(vit, repository, options=ServingOptions(max_batch_size=4))
+    export(vit, repository, options=ServingOptions(max_batch_size=5))
 
-    base = config_of(repository, "small-vit")
-    cpu = config_of(repository, "small-vit", "configs/cpu.pbtxt")
-    gpu = config_of(repository, "small-vit", "configs/gpu.pbtxt")
+    base, cpu, gpu, jpeg = (config_of(repository, "small-vit", variant) for variant in VARIANTS)
     kinds = model_config_pb2.ModelInstanceGroup
-    assert [c.instance_group[0].kind for c in (base, cpu, gpu)] == [
+    assert [c.instance_group[0].kind for c in (base, cpu, gpu, jpeg)] == [
         kinds.KIND_AUTO,
         kinds.KIND_CPU,
         kinds.KIND_GPU,
+        kinds.KIND_GPU,
     ]
-    assert [c.instance_group[0].count for c in (base, cpu, gpu)] == [1, 1, 2]
+    assert [c.instance_group[0].count for c in (base, cpu, gpu, jpeg)] == [1, 1, 2, 2]
     assert [w.batch_size for w in cpu.model_warmup] == [1]
-    assert [w.batch_size for w in gpu.model_warmup] == [1, 2, 3, 4]
-    assert all(w.count >= 3 for w in gpu.model_warmup)
-    assert gpu.parameters["ENABLE_WEIGHT_SHARING"].string_value == "true"
-    assert gpu.parameters["INTRA_OP_THREAD_COUNT"].string_value == "1"
+    for on_gpu in (gpu, jpeg):
+        assert [w.batch_size for w in on_gpu.model_warmup] == [1, 2, 3, 4, 5]
+        assert all(w.count >= 3 for w in on_gpu.model_warmup)
+        assert on_gpu.parameters["CUDA_GRAPH_BATCH_SIZES"].string_value == "1,2,3,4,5"
+        assert on_gpu.parameters["ENABLE_WEIGHT_SHARING"].string_value == "true"
+        assert on_gpu.parameters["INTRA_OP_THREAD_COUNT"].string_value == "1"
     assert list(cpu.parameters) == ["vitriton"]
-    for config in (base, cpu, gpu):
+    (files,) = jpeg.input
+    assert (files.name, list(files.dims), files.allow_ragged_batch) == ("image", [-1], True)
+    jpeg.input[0].CopyFrom(base.input[0])
+    for config in (base, cpu, gpu, jpeg):
         assert parse_pbtxt(to_pbtxt(config)) == config
         for field in ("instance_group", "model_warmup", "parameters"):
             config.ClearField(field)
-    assert base == cpu == gpu
+    assert base == cpu == gpu == jpeg
+
+
+@pytest.mark.parametrize(
+    ("most", "sizes"),
+    [
+        (1, [1]),
+        (7, [1, 2, 3, 4, 6, 7]),
+        (64, [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64]),
+        (1000, [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 1000]),
+    ],
+)
+def test_sizes_of_cuda_graphs_end_with_the_largest_batch(most: int, sizes: list[int]) -> None:
+    """So every batch that Triton makes can be padded to one of them."""
+    assert cuda_graph_sizes(most) == sizes
 
 
 def test_serving_options_reach_every_configuration(vit: Path, tmp_path: Path) -> None:
@@ -92,17 +117,14 @@ def test_serving_options_reach_every_configuration(vit: Path, tmp_path: Path) ->
     repository = tmp_path / "models"
     export(vit, repository, options=ServingOptions(2, 3, 500))
 
-    for variant in ("config.pbtxt", "configs/cpu.pbtxt", "configs/gpu.pbtxt"):
+    for variant in VARIANTS:
         config = config_of(repository, "small-vit", variant)
         assert config.max_batch_size == 2
         assert [group.count for group in config.instance_group] == [3]
         assert config.dynamic_batching.max_queue_delay_microseconds == 500
     export(vit, repository, options=ServingOptions())
-    sizes = [
-        config_of(repository, "small-vit", variant).max_batch_size
-        for variant in ("config.pbtxt", "configs/cpu.pbtxt", "configs/gpu.pbtxt")
-    ]
-    assert sizes == [32, 8, 32]
+    sizes = [config_of(repository, "small-vit", variant).max_batch_size for variant in VARIANTS]
+    assert sizes == [32, 8, 32, 32]
     for wrong in (ServingOptions(0), ServingOptions(1, 0), ServingOptions(1, 1, -1)):
         with pytest.raises(ExportError, match="less than"):
             export(vit, tmp_path / "none", options=wrong)
