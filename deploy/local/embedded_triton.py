@@ -16,6 +16,9 @@ from typing import Final
 
 from deploy.local.errors import LocalError
 
+# Triton imports `model.py` of a backend's folder by itself, so it cannot be in our package.
+_BACKEND_PACKAGE: Final = "vitriton_backend"
+_BACKEND_ENTRY: Final = f"from {_BACKEND_PACKAGE}.model import TritonPythonModel\n"
 _MIN_GLIBC: Final = (2, 35)
 _ELSEWHERE: Final = (
     "on other machines serve the same model repository with NVIDIA's Triton image and run"
@@ -61,11 +64,6 @@ def find_embedded_triton(search_path: Sequence[str] | None = None) -> EmbeddedTr
     )
 
 
-def has_nvidia_gpu() -> bool:
-    """Whether the driver shows a GPU to this process."""
-    return Path("/dev/nvidiactl").exists() and any(Path("/dev").glob("nvidia[0-9]*"))
-
-
 def assemble_backend_directory(triton: EmbeddedTriton, folder: Path) -> None:
     """Fill `folder` for `--backend-directory` with the wheel's python backend and our own.
 
@@ -74,7 +72,8 @@ def assemble_backend_directory(triton: EmbeddedTriton, folder: Path) -> None:
     ours = Path(__file__).parent.parent / "triton_backend"
     _copy(triton.python_backend.glob("[!_]*"), folder / "python")
     _copy([triton.stub], folder / "python")
-    _copy([ours / "model.py"], folder / "pytorch")
+    _copy(ours.glob("*.py"), folder / "pytorch" / _BACKEND_PACKAGE)
+    (folder / "pytorch" / "model.py").write_text(_BACKEND_ENTRY)
 
 
 def _copy(files: Iterable[Path], folder: Path) -> None:

@@ -1,1 +1,1 @@
-"""Our Triton backend. Triton runs a copy of `model.py`; this project never imports it."""
+"""Our Triton backend. Triton runs a copy of these modules; this project never imports them."""
