@@ -1,7 +1,7 @@
 """One classification: find the model, decode, infer, rank."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from time import perf_counter
@@ -19,13 +19,14 @@ from gateway.classification.postprocess import (
 from gateway.concurrency import Admission, Batching, Coalescing, ThreadPool
 from gateway.errors import DeadlineExceeded, ModelNotFound, ModelNotReady
 from gateway.imaging.images import decode
+from gateway.imaging.jpeg_for_triton import jpeg_for_triton, jpeg_or_pixels
 from gateway.models.directory import ModelDirectory
 from gateway.models.loading import ModelLoader
 from gateway.modelspec import ModelSpec
 from gateway.observability.metrics import Metrics
 from gateway.request import ClassificationRequest, Options, Parameters
 from gateway.settings import Settings
-from gateway.tensors import Pixels
+from gateway.tensors import JpegFile, Picture
 from gateway.triton.client import ComputeType, LoadedModel
 from gateway.triton.inference import Inference
 
@@ -56,8 +57,8 @@ class _Answer(NamedTuple):
     infer_s: float
 
 
-class _DecodedImage(NamedTuple):
-    pixels: Pixels
+class _PreparedImage(NamedTuple):
+    picture: Picture
     request_id: str
 
 
@@ -65,7 +66,7 @@ class _VersionBatching(NamedTuple):
     """The batching of one version of a model."""
 
     contract_sha256: str
-    batching: Batching[_DecodedImage, InferredImage]
+    batching: Batching[_PreparedImage, InferredImage]
 
 
 class ImageClassifier:
@@ -88,7 +89,7 @@ class ImageClassifier:
         self._identical: Coalescing[CacheKey, _Answer] = Coalescing()
         self._admission = Admission(settings.max_inflight)
         self._batchings: dict[str, _VersionBatching] = {}
-        self._threads: ThreadPool[Pixels] = ThreadPool(settings.decoding_threads, "decode")
+        self._threads: ThreadPool[Picture] = ThreadPool(settings.decoding_threads, "decode")
 
     async def aclose(self) -> None:
         """End the decoding threads."""
@@ -211,20 +212,47 @@ class ImageClassifier:
         return answer._replace(infer_s=0.0)
 
     async def _infer(self, model: LoadedModel, image: bytes, request_id: str) -> _Answer:
-        settings = self._settings
-        steps = model.spec.preprocessing
-        with self._metrics.decode_seconds.time():
-            pixels = await self._threads.run(
-                partial(decode, image, steps, settings.max_image_pixels, settings.decode),
-                is_long=len(image) > _LONG_DECODE_BYTES,
-            )
+        picture = await self._picture_for(model, image)
         start = perf_counter()
-        with self._metrics.infer_seconds.time():
-            inferred = await self.batching_of(model).run(_DecodedImage(pixels, request_id))
+        inferred = await self._infer_picture(model, picture, request_id)
+        if isinstance(picture, JpegFile) and not inferred.is_finite:
+            # Triton's decoder refuses some files that Pillow decodes. Pillow decides, as it does
+            # for the other models, and has the right message for a file that it refuses too.
+            steps, settings = model.spec.preprocessing, self._settings
+            pixels = await self._in_thread(
+                partial(decode, image, steps, settings.max_image_pixels, settings.decode), image
+            )
+            inferred = await self._infer_picture(model, pixels, request_id)
         inferred.check()
         return _Answer(inferred, perf_counter() - start)
 
-    def batching_of(self, model: LoadedModel) -> Batching[_DecodedImage, InferredImage]:
+    async def _picture_for(self, model: LoadedModel, image: bytes) -> Picture:
+        """What Triton gets: pixels, or the file itself if the model takes files."""
+        steps, settings = model.spec.preprocessing, self._settings
+        # Only Pillow is bit-equal to transformers.
+        passes_files = model.takes_files and settings.decode != "reference"
+        with self._metrics.decode_seconds.time():
+            if passes_files and len(image) <= _LONG_DECODE_BYTES:
+                # Reading a small file's header takes less than a change of threads.
+                file = jpeg_for_triton(image, steps, settings.max_image_pixels)
+                if file is not None:
+                    return file
+                passes_files = False
+            prepare = jpeg_or_pixels if passes_files else decode
+            return await self._in_thread(
+                partial(prepare, image, steps, settings.max_image_pixels, settings.decode), image
+            )
+
+    async def _in_thread(self, work: Callable[[], Picture], image: bytes) -> Picture:
+        return await self._threads.run(work, is_long=len(image) > _LONG_DECODE_BYTES)
+
+    async def _infer_picture(
+        self, model: LoadedModel, picture: Picture, request_id: str
+    ) -> InferredImage:
+        with self._metrics.infer_seconds.time():
+            return await self.batching_of(model).run(_PreparedImage(picture, request_id))
+
+    def batching_of(self, model: LoadedModel) -> Batching[_PreparedImage, InferredImage]:
         """The batching of the model's images; a new version of the model replaces it."""
         current = self._batchings.get(model.spec.model_id)
         if current is None or current.contract_sha256 != model.contract_sha256:
@@ -241,12 +269,12 @@ class ImageClassifier:
         return current.batching
 
     async def _call_triton(
-        self, model: LoadedModel, images: Sequence[_DecodedImage]
+        self, model: LoadedModel, images: Sequence[_PreparedImage]
     ) -> list[InferredImage]:
         first, others = images[0].request_id, len(images) - 1
         logits = await self._inference.infer(
             model,
-            [image.pixels for image in images],
+            [image.picture for image in images],
             self._settings.request_timeout_s,
             f"{first}+{others}" if others else first,
         )

@@ -122,13 +122,18 @@ class InferredImage(NamedTuple):
     batch: "InferredBatch"
     row: int
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether it has no logit that is NaN or infinite."""
+        return bool(self.batch.finite[self.row])
+
     def check(self) -> None:
         """Refuse an image without an answer, before its logits are used or cached.
 
         Raises:
             InferenceFailed: It has a logit that is NaN or infinite.
         """
-        if not self.batch.finite[self.row]:
+        if not self.is_finite:
             raise InferenceFailed("The model returned a logit that is not a finite number")
 
     def logits(self) -> Logits:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from gateway.imaging.avif_file import check_avif
-from gateway.imaging.jpeg_file import JpegFrame, check_jpeg
+from gateway.imaging.jpeg_file import JpegHead, check_jpeg
 from gateway.imaging.png_file import check_and_strip_png
 from gateway.imaging.small_headers import check_gif, check_pnm, check_tiff
 
@@ -39,7 +39,7 @@ class CheckedFile(NamedTuple):
     """A file that may be decoded."""
 
     data: bytes
-    jpeg: JpegFrame | None
+    jpeg: JpegHead | None
     """None for other formats, and for a JPEG that is too damaged to have a frame."""
 
 

@@ -78,7 +78,7 @@ def _decode(
     try:
         with Image.open(io.BytesIO(file.data), formats=FORMATS) as image:
             _check_codec(image, max_image_pixels)
-            _check_size(image.size, preprocessing, max_image_pixels)
+            check_size(image.size, preprocessing, max_image_pixels)
             if file.jpeg is not None:
                 # Pass the file on at once: an arithmetic decoder cannot pause for more.
                 image.decodermaxblock = len(file.data)
@@ -90,7 +90,7 @@ def _decode(
                 image.load()
             orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
             plan = plan_fit(*upright_size(image.size, orientation), preprocessing)
-            if mode == "scaled" and file.jpeg is not None and file.jpeg.is_scalable:
+            if mode == "scaled" and file.jpeg is not None and file.jpeg.frame.is_scalable:
                 shrink_on_decoding(image, plan, orientation)
             image.load()
             rgb = image if image.mode == "RGB" else image.convert("RGB")
@@ -138,8 +138,17 @@ def _check_codec(image: Image.Image, max_image_pixels: int) -> None:
         )
 
 
-def _check_size(size: tuple[int, int], preprocessing: Preprocessing, max_image_pixels: int) -> None:
-    """Refuse an image that is too large as it is, or once its shorter side is enlarged."""
+def check_size(size: tuple[int, int], preprocessing: Preprocessing, max_image_pixels: int) -> None:
+    """Refuse an image that is too large as it is, or once its shorter side is enlarged.
+
+    Args:
+        size: Width and height.
+        preprocessing: The model's.
+        max_image_pixels: Limit on width × height.
+
+    Raises:
+        InvalidImage: It is over the limit.
+    """
     _refuse_above(max_image_pixels, *size, "")
     edge = preprocessing.shortest_edge
     enlarged = resized_size(*size, preprocessing)

@@ -23,6 +23,7 @@ _HIERARCHICAL_FRAMES: Final = frozenset({0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF})
 _HIERARCHICAL_SEGMENTS: Final = frozenset({0xDE, 0xDF})
 # JPG and JPG0 to JPG13.
 _NEVER_DECODED: Final = frozenset({0xC8, *range(0xF0, 0xFE)})
+_APPLICATIONS: Final = range(0xE0, 0xF0)
 _WITHOUT_LENGTH: Final = frozenset({0x01, *range(0xD0, 0xDA)})
 _END_OF_IMAGE: Final = 0xD9
 _START_OF_SCAN: Final = 0xDA
@@ -61,16 +62,30 @@ class JpegFrame(NamedTuple):
         return self.kind in _HUFFMAN_FRAMES and self.precision == 8 and self.components in {1, 3}
 
 
-class _Head(NamedTuple):
+class JpegHead(NamedTuple):
     """The part of a JPEG before its first scan."""
 
     frame: JpegFrame
-    first_scan: int
-    """Offset of the first scan's header, after its marker."""
-    segments: int
+    segments: list[tuple[int, int]]
+    """Second byte of each marker, and the offset behind it; the last one is the first scan's."""
+
+    @property
+    def scan_at(self) -> int:
+        """Offset of the first scan's header, behind its marker."""
+        return self.segments[-1][1]
+
+    @property
+    def frame_at(self) -> int:
+        """Offset of the frame's header, behind its marker."""
+        return next(at for kind, at in self.segments if kind == self.frame.kind)
+
+    @property
+    def applications(self) -> list[tuple[int, int]]:
+        """The segments APP0 to APP15."""
+        return [(kind, at) for kind, at in self.segments if kind in _APPLICATIONS]
 
 
-def check_jpeg(data: bytes, max_image_pixels: int) -> JpegFrame | None:
+def check_jpeg(data: bytes, max_image_pixels: int) -> JpegHead | None:
     """Refuse a JPEG that costs far more to decode than its number of pixels suggests.
 
     A JPEG of a kind that the gateway does not decode is refused too.
@@ -81,7 +96,7 @@ def check_jpeg(data: bytes, max_image_pixels: int) -> JpegFrame | None:
             have.
 
     Returns:
-        The frame; None if the file is too damaged to have one. The decoder refuses such a file.
+        The head; None if the file is too damaged to have one. The decoder refuses such a file.
 
     Raises:
         InvalidImage: The file has too many segments, stray bytes or scans, or a kind that is not
@@ -100,16 +115,17 @@ def check_jpeg(data: bytes, max_image_pixels: int) -> JpegFrame | None:
             f"The JPEG has more than {limit} scans, the limit for its size; save it as a baseline"
             " JPEG"
         )
-    return head.frame
+    return head
 
 
-def _read_head(data: bytes) -> _Head | None:
-    frame, at, stray, segments = None, 2, 0, 0
+def _read_head(data: bytes) -> JpegHead | None:
+    frame, at, stray = None, 2, 0
+    segments: list[tuple[int, int]] = []
     while found := _MARKER.search(data, at, at + _MAX_STRAY_BYTES + 2):
         kind, start = data[found.end() - 1], found.end()
         stray += found.start() - at
-        segments += 1
-        _refuse_many_segments(segments, stray)
+        segments.append((kind, start))
+        _refuse_many_segments(len(segments), stray)
         if kind in _WITHOUT_LENGTH:
             at = start
             continue
@@ -122,10 +138,10 @@ def _read_head(data: bytes) -> _Head | None:
         if kind in _FRAME_MARKERS:
             frame = JpegFrame(kind, *_FRAME.unpack_from(data, start + _LENGTH.size))
         if kind == _START_OF_SCAN:
-            return None if frame is None else _Head(frame, start, segments)
+            return None if frame is None else JpegHead(frame, segments)
         at = start + _LENGTH.unpack_from(data, start)[0]
     if len(data) - at > _MAX_STRAY_BYTES:
-        _refuse_many_segments(segments, len(data) - at)
+        _refuse_many_segments(len(segments), len(data) - at)
     return None
 
 
@@ -154,21 +170,21 @@ def _unsupported(kind: str) -> InvalidImage:
     return InvalidImage(f"{kind} is not supported; send a baseline JPEG or a PNG")
 
 
-def _may_have_many_scans(data: bytes, head: _Head) -> bool:
+def _may_have_many_scans(data: bytes, head: JpegHead) -> bool:
     """Whether the decoder looks for a second scan.
 
     It does not if the first scan of a JPEG that is not progressive has all components.
     """
-    at = head.first_scan + _LENGTH.size
+    at = head.scan_at + _LENGTH.size
     return head.frame.kind in _PROGRESSIVE_FRAMES or data[at : at + 1] != bytes(
         [head.frame.components]
     )
 
 
-def _count_scans(data: bytes, head: _Head, limit: int) -> int:
+def _count_scans(data: bytes, head: JpegHead, limit: int) -> int:
     """Number of scans up to the end of the image; counting stops at `limit` + 1."""
-    scans, segments = 1, head.segments
-    at = head.first_scan + _LENGTH.unpack_from(data, head.first_scan)[0]
+    scans, segments = 1, len(head.segments)
+    at = head.scan_at + _LENGTH.unpack_from(data, head.scan_at)[0]
     while scans <= limit and (found := _MARKER_AFTER_SCAN.search(data, at)):
         kind, at = data[found.end() - 1], found.end()
         segments += 1

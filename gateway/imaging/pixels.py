@@ -16,7 +16,7 @@ from cykooz_resizer import FilterType, ResizeAlg, ResizeOptions, Resizer
 from PIL import Image
 
 from gateway.modelspec import CropRounding, Preprocessing, Resample, Size
-from gateway.tensors import Pixels
+from gateway.tensors import FLIP_COLUMNS, FLIP_ROWS, TRANSPOSE, Pixels
 
 _FILTERS: Final[dict[Resample, Image.Resampling]] = {
     "nearest": Image.Resampling.NEAREST,
@@ -41,8 +41,16 @@ _NEGATIVE_LOBES: Final[frozenset[Resample]] = frozenset({"bicubic"})
 _SCALED_MARGIN: Final = 2
 # The decoder can scale by other eighths too, but those shift the chroma of most files.
 _DIVISORS: Final = (8, 4, 2)
-# EXIF orientations that exchange width and height.
-_SWAPPING: Final = frozenset({5, 6, 7, 8})
+# EXIF's orientations, and what turns a picture that is stored so upright.
+_TURNS: Final = {
+    2: FLIP_COLUMNS,
+    3: FLIP_ROWS | FLIP_COLUMNS,
+    4: FLIP_ROWS,
+    5: TRANSPOSE,
+    6: TRANSPOSE | FLIP_COLUMNS,
+    7: TRANSPOSE | FLIP_ROWS | FLIP_COLUMNS,
+    8: TRANSPOSE | FLIP_ROWS,
+}
 # A resizer keeps buffers and must not be shared between threads.
 _thread = threading.local()
 
@@ -144,7 +152,21 @@ def upright_size(stored: tuple[int, int], orientation: int) -> tuple[int, int]:
         stored: Width and height as stored.
         orientation: EXIF's, 1 to 8.
     """
-    return stored[::-1] if orientation in _SWAPPING else stored
+    return stored[::-1] if turn_of(orientation) & TRANSPOSE else stored
+
+
+def turn_of(orientation: int) -> int:
+    """The steps that turn a stored image upright, in the order of their bits; 0 for none.
+
+    Args:
+        orientation: EXIF's, 1 to 8; any other value leaves the image as it is.
+    """
+    return _TURNS.get(orientation, 0)
+
+
+def is_resized_fast(resample: Resample) -> bool:
+    """Whether the modes `fast` and `scaled`, and Triton, have this filter."""
+    return resample in _FAST_FILTERS
 
 
 def shrink_on_decoding(image: Image.Image, plan: FitPlan, orientation: int) -> None:
@@ -209,11 +231,12 @@ def _upright(image: Image.Image, orientation: int) -> Image.Image:
 
 def _turned(pixels: Pixels, orientation: int) -> Pixels:
     """A view of the pixels of a stored image, turned upright."""
-    if orientation in _SWAPPING:
+    turn = turn_of(orientation)
+    if turn & TRANSPOSE:
         pixels = pixels.transpose(1, 0, 2)
-    if orientation in {3, 4, 7, 8}:
+    if turn & FLIP_ROWS:
         pixels = pixels[::-1]
-    if orientation in {2, 3, 6, 7}:
+    if turn & FLIP_COLUMNS:
         pixels = pixels[:, ::-1]
     return pixels
 
@@ -228,7 +251,7 @@ def _resize(
     makes the columns shorter first.
     """
     options = _FAST_OPTIONS[resample]
-    if resample in _NEGATIVE_LOBES and orientation not in _SWAPPING:
+    if resample in _NEGATIVE_LOBES and not turn_of(orientation) & TRANSPOSE:
         image = _resize_both_axes(image, (size[0], image.height), options)
     return _resize_both_axes(image, size, options)
 

@@ -19,6 +19,7 @@ from gateway.errors import (
 )
 from gateway.modelspec import (
     CONTRACT_PARAMETER,
+    FILES_INPUT_NAME,
     InvalidContract,
     ModelSpec,
     model_id_of,
@@ -56,6 +57,8 @@ class LoadedModel:
     """What its instances run on."""
     max_batch_size: int
     """Most images that Triton takes in one call, at least 1."""
+    takes_files: bool
+    """Triton decodes JPEGs itself: the model is served by `configs/gpu-jpeg.pbtxt`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +147,7 @@ class TritonClient:
             contract_sha256=hashlib.sha256(contract.encode()).hexdigest(),
             compute_type="gpu" if is_on_gpu else "cpu",
             max_batch_size=max(1, config.max_batch_size),
+            takes_files=any(tensor.name == FILES_INPUT_NAME for tensor in config.input),
         )
 
     async def repository_index(self) -> list[RepositoryEntry]:

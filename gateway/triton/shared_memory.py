@@ -1,6 +1,6 @@
-"""Memory that the gateway shares with a Triton on the same host, so that no pixels are sent.
+"""Memory that the gateway shares with a Triton on the same host, so that no pictures are sent.
 
-Uses Triton's system shared memory extension. Pixels are sent whenever sharing is not possible.
+Uses Triton's system shared memory extension. Pictures are sent whenever sharing is not possible.
 """
 
 import asyncio
@@ -17,7 +17,6 @@ import numpy as np
 from tritonclient.grpc import service_pb2 as pb
 
 from gateway.observability.logs import log
-from gateway.tensors import Pixels
 
 _FOLDER: Final = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory has its names
 _OWNER_ONLY: Final = 0o600
@@ -70,11 +69,11 @@ class Region:
         """The part that starts there may be lent again."""
         self._lent = [part for part in self._lent if part[0] != offset]
 
-    def write(self, offset: int, pixels: Sequence[Pixels]) -> None:
-        """Write images to `offset`, one behind the other."""
-        for image in pixels:
-            self._bytes[offset : offset + image.nbytes] = image.reshape(-1)
-            offset += image.nbytes
+    def write(self, offset: int, parts: Sequence[bytes | memoryview]) -> None:
+        """Write parts to `offset`, one behind the other."""
+        for part in parts:
+            self._bytes[offset : offset + len(part)] = np.frombuffer(part, np.uint8)
+            offset += len(part)
 
 
 class Place(NamedTuple):
@@ -100,22 +99,23 @@ class SharedMemory:
         self._registration: asyncio.Task[None] | None = None
         self._is_given_up = False
 
-    def put(self, pixels: Sequence[Pixels]) -> Place | None:
-        """Where the images are in shared memory; none if they have to be sent.
+    def put(self, parts: Sequence[bytes | memoryview], size: int) -> Place | None:
+        """Where the parts are in shared memory, in one run; none if they have to be sent.
 
         The first call starts the registration and returns none.
 
         Args:
-            pixels: Of one shape and contiguous, at least one.
+            parts: What to share.
+            size: Bytes of all parts, at least 1.
         """
         if self._region is None:
             if self._registration is None and not self._is_given_up:
                 self._registration = asyncio.create_task(self._register())
             return None
-        offset = self._region.lend(pixels[0].nbytes * len(pixels))
+        offset = self._region.lend(size)
         if offset is None:
             return None
-        self._region.write(offset, pixels)
+        self._region.write(offset, parts)
         return Place(self._region, offset)
 
     def is_unknown(self, place: Place, details: str) -> bool:
@@ -147,7 +147,7 @@ class SharedMemory:
 
     def _give_up(self, reason: str) -> None:
         log.warning(
-            "Triton does not share memory, pixels are sent (GATEWAY_SHARED_MEMORY_BYTES): %s",
+            "Triton does not share memory, pictures are sent (GATEWAY_SHARED_MEMORY_BYTES): %s",
             reason,
         )
         self._is_given_up = True

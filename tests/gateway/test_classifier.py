@@ -18,7 +18,7 @@ from gateway.modelspec import ModelSpec, Preprocessing, Size
 from gateway.observability.metrics import Metrics
 from gateway.request import ClassificationRequest, Options
 from gateway.settings import Settings
-from gateway.tensors import Logits, Pixels
+from gateway.tensors import Logits, Picture
 from gateway.triton.client import LoadedModel, TritonClient
 from gateway.triton.inference import Inference
 from tests.pictures import encode, gradient
@@ -27,7 +27,7 @@ PREPROCESSING = Preprocessing(resize=Size(height=8, width=8), resample="bilinear
 SPEC = ModelSpec.model_construct(  # type: ignore[call-arg]  # no other field is read
     model_id="a/b", id2label=("x",), preprocessing=PREPROCESSING, problem_type=None
 )
-MODEL = LoadedModel(SPEC, "a--b", "old contract", "cpu", 8)
+MODEL = LoadedModel(SPEC, "a--b", "old contract", "cpu", 8, False)
 PICTURES = tuple(encode(gradient(40, height), "PNG") for height in (40, 41))
 
 
@@ -89,13 +89,13 @@ class ScriptedInference(Inference):
         self._failures = failures
 
     async def infer(
-        self, model: LoadedModel, pixels: Sequence[Pixels], timeout_s: float, request_id: str
+        self, model: LoadedModel, pictures: Sequence[Picture], timeout_s: float, request_id: str
     ) -> Logits:
         self._scripted.calls.append("ModelInfer")
         self._failures -= 1
         if self._failures >= 0:
             raise ModelNotReady("Model a/b is not ready")
-        return np.zeros((len(pixels), 1), np.float32)
+        return np.zeros((len(pictures), 1), np.float32)
 
 
 def calls_of(options: Options, failures: int) -> list[str]:

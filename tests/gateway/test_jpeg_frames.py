@@ -103,14 +103,14 @@ def test_only_huffman_frames_are_scalable() -> None:
         with_frame(encode(gradient(96, 64), "JPEG"), kind=0xC1),
     }
     for data in scaled:
-        frame = check_jpeg(data, LIMIT)
-        assert frame is not None
-        assert frame.is_scalable
+        head = check_jpeg(data, LIMIT)
+        assert head is not None
+        assert head.frame.is_scalable
     whole = [path.read_bytes() for path in SAMPLES if "-bit-" not in path.stem]
     for data in [*whole, encode(gradient(96, 64).convert("CMYK"), "JPEG")]:
-        frame = check_jpeg(data, LIMIT)
-        assert frame is not None
-        assert not frame.is_scalable
+        head = check_jpeg(data, LIMIT)
+        assert head is not None
+        assert not head.frame.is_scalable
 
 
 @pytest.mark.parametrize("mode", ["reference", "fast", "scaled"])
