@@ -128,6 +128,13 @@ def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_serve_arguments(serve)
+    serve.add_argument(
+        "--profile",
+        default="auto",
+        metavar="NAME",
+        help="how Triton serves the models: cpu, gpu, gpu-jpeg, or another file in their configs/"
+        " folders (default: %(default)s, the best that this machine has)",
+    )
     serve.set_defaults(run=_serve)
 
 
@@ -260,7 +267,9 @@ def _serve(options: argparse.Namespace) -> None:
     from deploy.local.model_selection import ExportFailed
     from deploy.local.serve import ServeRequest, serve
 
-    request = ServeRequest(options.models, options.repository, options.precision, options.port)
+    request = ServeRequest(
+        options.models, options.repository, options.precision, options.port, options.profile
+    )
     try:
         serve(request)
     except ExportFailed as exc:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from deploy.local.demo_folder import DEMO_MODEL
-from deploy.local.embedded_triton import find_embedded_triton, has_nvidia_gpu
+from deploy.local.embedded_triton import find_embedded_triton
 from deploy.local.errors import LocalError
 from deploy.local.model_selection import (
     reason_to_export,
@@ -18,6 +18,7 @@ from deploy.local.model_selection import (
     served_id,
 )
 from deploy.local.port import open_port
+from deploy.local.profile import AUTO, CPU, choose_profile
 from deploy.local.work_folder import SHM, temporary_folder
 from exporter.entry import check_hash, read_entry
 from exporter.errors import ExportError
@@ -96,10 +97,12 @@ def _port(port: int | None) -> str:
 
 
 def _device() -> str:
-    if has_nvidia_gpu():
-        return "NVIDIA GPU"
+    profile = choose_profile(AUTO)
+    chosen = f"configuration `{profile.name}`: {profile.reason}"
+    if profile.name != CPU:
+        return chosen
     bf16 = "with" if cpu_has_bf16() else "without"
-    return f"CPU, {len(os.sched_getaffinity(0))} processors, {bf16} bfloat16"
+    return f"CPU, {len(os.sched_getaffinity(0))} processors, {bf16} bfloat16; {chosen}"
 
 
 def _repository(repository: Path, entries: int) -> str:

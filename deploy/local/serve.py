@@ -25,8 +25,12 @@ from deploy.local.embedded_triton import EmbeddedTriton, find_embedded_triton
 from deploy.local.errors import LocalError
 from deploy.local.model_selection import ExportFailed, prepare_models
 from deploy.local.port import open_port
+from deploy.local.profile import AUTO, Profile, choose_profile
 from deploy.local.triton_server import TRITON_LOG, RunningTriton, running_triton
 from deploy.local.work_folder import work_folder
+from exporter.repository import CONFIGS_FOLDER
+from gateway.modelspec import triton_model_name
+from gateway.runtime.processors import available_cpus
 from gateway.settings import load_settings
 
 log = logging.getLogger("vitriton")
@@ -36,6 +40,9 @@ _GATEWAY_GRACE_S: Final = 10.0
 _ASK_TIMEOUT_S: Final = 5.0
 # Room for a hundred images of 224×224 pixels. Images that find no room go over gRPC.
 _SHARED_MEMORY_BYTES: Final = 16 * 1024 * 1024
+# Where Triton decodes the JPEGs, a gateway's process keeps little more than one processor busy, and
+# Triton's own processes need the others.
+_CPUS_PER_WORKER_WITHOUT_DECODING: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +54,8 @@ class ServeRequest:
     precision: str = "auto"
     """Precision of the models that have to be exported."""
     port: int | None = None
+    profile: str = AUTO
+    """Name of the models' configuration; `auto` chooses by the machine."""
 
 
 def serve(request: ServeRequest) -> None:
@@ -94,18 +103,19 @@ def _keep(log_file: Path) -> Path | None:
 async def _serve(
     embedded: EmbeddedTriton, request: ServeRequest, listener: socket.socket, work: Path
 ) -> None:
-    repository = request.repository.resolve()
+    repository, profile = request.repository.resolve(), choose_profile(request.profile)
     children: list[Process] = []
     stopping = _cancel_on_signals(children)
     try:
         model_ids = await prepare_models(request.models, request.repository, request.precision)
-        log.info("starting Triton")
-        async with running_triton(embedded, repository, work) as triton:
+        log.info("starting Triton with configuration %s: %s", profile.name, profile.reason)
+        _name_missing_configurations(repository, model_ids, profile)
+        async with running_triton(embedded, repository, work, profile) as triton:
             children.append(triton.process)
             for model_id in model_ids:
                 log.info("loading %s", model_id)
                 await triton.load(model_id)
-            async with _running_gateway(triton, model_ids[0], listener) as gateway:
+            async with _running_gateway(triton, model_ids[0], listener, profile) as gateway:
                 children.append(gateway)
                 url = _url(listener)
                 await wait_until_ready(
@@ -120,6 +130,14 @@ async def _serve(
         if not stopping.is_set():
             raise
         log.info("stopped")
+
+
+def _name_missing_configurations(repository: Path, model_ids: list[str], profile: Profile) -> None:
+    """Say which models Triton serves by their `config.pbtxt` instead."""
+    for model_id in model_ids:
+        file = repository / triton_model_name(model_id) / CONFIGS_FOLDER / f"{profile.name}.pbtxt"
+        if not file.is_file():
+            log.info("%s has no %s and is served by its config.pbtxt", model_id, file.name)
 
 
 def _cancel_on_signals(children: list[Process]) -> asyncio.Event:
@@ -143,11 +161,13 @@ def _cancel_on_signals(children: list[Process]) -> asyncio.Event:
 
 
 def _running_gateway(
-    triton: RunningTriton, default_model: str, listener: socket.socket
+    triton: RunningTriton, default_model: str, listener: socket.socket, profile: Profile
 ) -> AbstractAsyncContextManager[Process]:
     host, port = listener.getsockname()[:2]
+    workers = max(1, available_cpus() // _CPUS_PER_WORKER_WITHOUT_DECODING)
     env = {
         "GATEWAY_SHARED_MEMORY_BYTES": str(_SHARED_MEMORY_BYTES),
+        **({"GATEWAY_WORKERS": str(workers)} if profile.decodes_jpegs else {}),
         **os.environ,
         "GATEWAY_HOST": host,
         "GATEWAY_PORT": str(port),

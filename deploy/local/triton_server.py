@@ -22,9 +22,9 @@ from deploy.local.children import (
 from deploy.local.embedded_triton import (
     EmbeddedTriton,
     assemble_backend_directory,
-    has_nvidia_gpu,
 )
 from deploy.local.errors import LocalError
+from deploy.local.profile import Profile
 from deploy.local.work_folder import (
     explain_temporary_errors,
     remove_shared_memory,
@@ -79,7 +79,7 @@ class RunningTriton:
 
 @asynccontextmanager
 async def running_triton(
-    triton: EmbeddedTriton, repository: Path, work: Path
+    triton: EmbeddedTriton, repository: Path, work: Path, profile: Profile
 ) -> AsyncIterator[RunningTriton]:
     """Run Triton during the block; it has no model loaded at first.
 
@@ -87,6 +87,7 @@ async def running_triton(
         triton: The wheel's parts.
         repository: The model repository, an absolute path.
         work: An empty folder for the backend directory and the log.
+        profile: By which configuration the models are served.
 
     Raises:
         LocalError: Triton did not start.
@@ -95,7 +96,11 @@ async def running_triton(
         assemble_backend_directory(triton, work / _BACKENDS)
     grpc_port, metrics_port = free_ports(2)
     log = work / TRITON_LOG
-    argv = _command_line(triton, repository, work, grpc_port, metrics_port)
+    argv = [
+        *_command_line(triton, repository, work, grpc_port, metrics_port),
+        # Triton serves a model without this variant by its config.pbtxt.
+        f"--model-config-name={profile.name}",
+    ]
     try:
         async with running(argv, _environment(triton), grace_s=_GRACE_S, log=log) as process:
             server = RunningTriton(
@@ -117,8 +122,6 @@ def _command_line(
         f"--model-repository={repository}",
         f"--backend-directory={work / _BACKENDS}",
         "--model-control-mode=explicit",
-        # Triton serves a model without this variant by its config.pbtxt.
-        f"--model-config-name={'gpu' if has_nvidia_gpu() else 'cpu'}",
         "--disable-auto-complete-config",
         "--allow-http=false",
         "--grpc-address=127.0.0.1",

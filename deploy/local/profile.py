@@ -1,0 +1,72 @@
+"""Choose by which of its configurations Triton serves a model on this machine.
+
+`auto` finds out without importing torch, which takes seconds.
+"""
+
+import importlib.util
+from pathlib import Path
+from typing import Final, NamedTuple
+
+AUTO: Final = "auto"
+CPU: Final = "cpu"
+GPU: Final = "gpu"
+GPU_JPEG: Final = "gpu-jpeg"
+
+
+class Profile(NamedTuple):
+    """The name of a file in each model's `configs/`, and why it was chosen."""
+
+    name: str
+    reason: str
+
+    @property
+    def decodes_jpegs(self) -> bool:
+        """Whether Triton decodes JPEGs, so that the gateway decodes few pictures."""
+        return self.name == GPU_JPEG
+
+
+def choose_profile(wanted: str) -> Profile:
+    """The profile of that name, or with `auto` the best that this machine can serve."""
+    if wanted != AUTO:
+        return Profile(wanted, "as asked for")
+    if not has_nvidia_gpu():
+        return Profile(CPU, "there is no NVIDIA GPU")
+    if cuda_of_torch() is None:
+        return Profile(CPU, "torch is built without CUDA, so the GPU is not used")
+    if not has_image_codec():
+        return Profile(
+            GPU,
+            "on the GPU; the gateway decodes every picture, as nvImageCodec is not installed"
+            " (pip install 'vitriton[gpu]')",
+        )
+    return Profile(GPU_JPEG, "on the GPU, and Triton decodes JPEGs there")
+
+
+def has_nvidia_gpu() -> bool:
+    """Whether the driver shows a GPU to this process."""
+    return Path("/dev/nvidiactl").exists() and any(Path("/dev").glob("nvidia[0-9]*"))
+
+
+def cuda_of_torch() -> str | None:
+    """CUDA's version that torch is built for; none without CUDA."""
+    torch = importlib.util.find_spec("torch")
+    if torch is None or torch.origin is None:
+        return None
+    # A module of a few constants, which imports nothing of torch.
+    file = Path(torch.origin).with_name("version.py")
+    spec = importlib.util.spec_from_file_location("torch_version", file)
+    if spec is None or spec.loader is None:
+        return None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    version: str | None = getattr(module, "cuda", None)
+    return version
+
+
+def has_image_codec() -> bool:
+    """Whether nvImageCodec is installed, for any version of CUDA."""
+    # `nvidia` is only a folder that several packages share.
+    return (
+        importlib.util.find_spec("nvidia") is not None
+        and importlib.util.find_spec("nvidia.nvimgcodec") is not None
+    )
