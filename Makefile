@@ -113,7 +113,7 @@ fresh: install ## Fail if a generated file is out of date
 lock: ## Write constraints.txt anew from the newest versions that fit
 	$(PYTHON) -m venv $(VENV).lock
 	$(PIP_INSTALL) $(VENV).lock/bin/python -e '.[local,dev]'
-	$(PIP_INSTALL) $(VENV).lock/bin/python --no-deps timm torchvision
+	$(PIP_INSTALL) $(VENV).lock/bin/python --no-deps timm torchvision nvidia-nvimgcodec-cu12 nvidia-nvjpeg-cu12
 	{ sed '/^[^#]/,$$d' constraints.txt; $(VENV).lock/bin/python -m pip freeze --all --exclude-editable | grep -v "^pip==" | sed 's/+cpu$$//'; } > constraints.new
 	mv constraints.new constraints.txt
 	rm -rf $(VENV).lock

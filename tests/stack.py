@@ -128,12 +128,16 @@ def _read(output: IO[str], lines: "queue.Queue[str | None]") -> None:
 
 @contextmanager
 def running_stack(
-    models: list[str], repository: Path, folder: Path, **environment: str
+    models: list[str],
+    repository: Path,
+    folder: Path,
+    *,
+    profile: str = "auto",
+    **environment: str,
 ) -> Iterator[Stack]:
     """A stack on free ports, stopped at the end of the block."""
-    process, lines = start_serve(
-        [*models, "--repository", str(repository), "--port", "0"], folder, **environment
-    )
+    options = ["--repository", str(repository), "--port", "0", "--profile", profile]
+    process, lines = start_serve([*models, *options], folder, **environment)
     try:
         yield _wait_until_ready(process, lines)
     finally:

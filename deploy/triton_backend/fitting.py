@@ -1,8 +1,8 @@
 """Resize, turn and crop decoded pictures on the device where they are.
 
-Within the bounds of image mode `fast`: docs/image-modes.md. torch's antialiased `interpolate` has
-Pillow's kernels and computes in float32. The gateway plans the steps, so this module only follows
-them.
+torch's antialiased `interpolate` has Pillow's kernels and computes in float32. Rounded between its
+passes as Pillow does, it is nearer to Pillow than image mode `fast`: docs/image-modes.md. The
+gateway plans the steps, so this module only follows them.
 """
 
 from typing import Final, Literal
@@ -60,17 +60,15 @@ def _resized(planes: torch.Tensor, steps: Fitting, resample: Filter) -> torch.Te
     wanted = steps.resized_height, steps.resized_width
     if (height, width) == wanted:
         return planes
-    exact = planes.to(torch.float32)
-    if resample == "bicubic":
-        # Its kernel overshoots, and Pillow cuts off what the first pass overshoots. Pillow makes
-        # the rows of the upright picture narrower first.
-        first = (wanted[0], width) if steps.turn & TRANSPOSE else (height, wanted[1])
-        exact = _rounded(_interpolated(exact, first, resample))
-    return _rounded(_interpolated(exact, wanted, resample)).to(torch.uint8)
+    # Pillow rounds between its two passes, which cuts off what a bicubic kernel overshoots. It makes
+    # the rows of the upright picture narrower first.
+    first = (wanted[0], width) if steps.turn & TRANSPOSE else (height, wanted[1])
+    narrowed = _rounded(_interpolated(planes.to(torch.float32), first, resample))
+    return _rounded(_interpolated(narrowed, wanted, resample)).to(torch.uint8)
 
 
 def _interpolated(planes: torch.Tensor, size: tuple[int, int], resample: Filter) -> torch.Tensor:
-    if planes.shape[2:] == size:
+    if tuple(planes.shape[2:]) == size:
         return planes
     return torch.nn.functional.interpolate(
         planes, size, mode=resample, align_corners=False, antialias=True

@@ -24,7 +24,7 @@ Call = Callable[[torch.Tensor], torch.Tensor]
 
 
 class _Captured(NamedTuple):
-    replay: Callable[[], None]
+    replay: Callable[[], object]
     outputs: torch.Tensor
 
 

@@ -249,6 +249,8 @@ class ImageClassifier:
     async def _infer_picture(
         self, model: LoadedModel, picture: Picture, request_id: str
     ) -> InferredImage:
+        is_jpeg = isinstance(picture, JpegFile)
+        (self._metrics.sent_jpegs if is_jpeg else self._metrics.sent_pixels).inc()
         with self._metrics.infer_seconds.time():
             return await self.batching_of(model).run(_PreparedImage(picture, request_id))
 

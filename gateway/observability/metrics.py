@@ -70,6 +70,12 @@ class Metrics:
             "gateway_model_load_duration_seconds",
             "Time of a model's load on demand, failed ones included.",
         )
+        sent = counter(
+            "gateway_images_sent",
+            "Images sent to Triton: as jpeg, which Triton decodes, or as pixels.",
+            ["form"],
+        )
+        self.sent_jpegs, self.sent_pixels = map(sent.labels, ("jpeg", "pixels"))
         self._register_stages(histogram)
         self._register_cache(counter, gauge)
 
