@@ -16,7 +16,7 @@ JS_CLIENTS := tests/clients/node_modules/.installed
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test test-families families-table test-with-torchvision test-clients test-gateway-alone check lint format types layers generate fresh lock swagger-ui bench bench-gpu bench-first-answer bench-export clean
+.PHONY: help install serve test test-families families-table test-with-torchvision test-clients test-jpegs test-gateway-alone check lint format types layers generate fresh lock swagger-ui bench bench-gpu bench-first-answer bench-export clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 24
@@ -79,6 +79,10 @@ $(JS_CLIENTS): tests/clients/package.json tests/clients/package-lock.json
 test-clients: install $(HUB_CLIENTS) $(JS_CLIENTS) ## Released versions of Hugging Face's clients; minutes
 	$(BIN)/pytest -m clients tests/clients
 
+test-jpegs: install ## JPEGs sent to Triton, and all tests of the service with models that take files; minutes
+	$(BIN)/pytest -m jpegs tests/service
+	$(BIN)/pytest tests/service --jpegs-to-triton -m "not pixels and not jpegs"
+
 # The gateway's own dependencies with the newest numpy: no torch, no Triton wheel, as in its image.
 test-gateway-alone: ## Tests of the gateway without torch and with numpy 2
 	$(PYTHON) -m venv --clear $(VENV).gateway
@@ -88,7 +92,7 @@ test-gateway-alone: ## Tests of the gateway without torch and with numpy 2
 	$(VENV).gateway/bin/python -c 'import importlib.util as u, numpy; assert numpy.__version__ >= "2" and not u.find_spec("torch")'
 	$(VENV).gateway/bin/pytest tests/gateway
 
-check: lint types layers fresh test test-gateway-alone ## All checks but the slow test targets (families, clients, torchvision)
+check: lint types layers fresh test test-gateway-alone ## All checks but the slow test targets (families, clients, jpegs, torchvision)
 
 lint: install ## Style and formatting
 	$(BIN)/ruff check .

@@ -22,8 +22,11 @@ settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option with which `make families-table` names the file for its figures."""
-    parser.addoption("--families-table", metavar="FILE")
+    """Add the options of `make families-table` and `make test-jpegs`."""
+    parser.addoption("--families-table", metavar="FILE", help="write the figures there")
+    parser.addoption(
+        "--jpegs-to-triton", action="store_true", help="have Triton decode JPEGs, on the CPU"
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -87,11 +90,23 @@ def repository(
 
 
 @pytest.fixture(scope="session")
-def stack(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """`vitriton serve` with three loaded models, in image mode `reference`."""
+def stack(
+    repository: Path, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
+) -> Iterator[Stack]:
+    """`vitriton serve` with three loaded models, in image mode `reference`.
+
+    With `--jpegs-to-triton` in mode `fast`, and the models take files.
+    """
     models = ["vitriton/vit-digits", "test/vit", "test/deit-distilled"]
     folder = tmp_path_factory.mktemp("serve")
-    with running_stack(models, repository, folder, **BIT_EQUAL) as running:
+    if not pytestconfig.getoption("--jpegs-to-triton"):
+        with running_stack(models, repository, folder, **BIT_EQUAL) as running:
+            yield running
+        return
+    from tests.jpeg_profile import CPU_JPEG, repository_with_cpu_jpeg
+
+    files = repository_with_cpu_jpeg(repository, folder / "models")
+    with running_stack(models, files, folder, profile=CPU_JPEG) as running:
         yield running
 
 

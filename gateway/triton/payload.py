@@ -7,7 +7,7 @@ import struct
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from gateway.modelspec import FILES_INPUT_NAME, INPUT_NAME, input_dims
+from gateway.modelspec import FILES_INPUT_NAME, INPUT_NAME
 from gateway.tensors import JpegFile, Picture
 from gateway.triton.client import LoadedModel
 
@@ -39,8 +39,9 @@ def payload(model: LoadedModel, pictures: Sequence[Picture]) -> Payload:
         for picture in pictures
     ]
     count, size = len(pictures), sum(map(len, parts))
-    if not model.takes_files:
-        return Payload(INPUT_NAME, (count, *input_dims(model.spec)), parts, size)
+    first = pictures[0]
+    if not model.takes_files and not isinstance(first, JpegFile):
+        return Payload(INPUT_NAME, (count, *first.shape), parts, size)
     head = b"".join(map(_head, pictures, map(len, parts)))
     # Triton wants rows of one length. All rows together are one run of bytes, which need not end
     # with the last row.

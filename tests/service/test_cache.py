@@ -138,6 +138,7 @@ def test_cache_can_be_turned_off(stack: Stack, inferences: Callable[[], int]) ->
     assert inferences() == 2
 
 
+@pytest.mark.pixels
 def test_new_version_of_a_model_misses(
     stack: Stack, repository: Path, client: httpx.Client, tmp_path: Path
 ) -> None:

@@ -33,6 +33,7 @@ def test_demo_classifies_a_digit(client: httpx.Client) -> None:
     assert response.json()[0]["label"] == "7"
 
 
+@pytest.mark.pixels
 @pytest.mark.parametrize("picture", PICTURES.values(), ids=PICTURES.keys())
 @pytest.mark.parametrize("model_id", ["test/vit", "test/deit-distilled"])
 def test_scores_equal_transformers_pipeline(
@@ -56,6 +57,7 @@ def test_random_checkpoints_give_different_scores(client: httpx.Client) -> None:
     assert len(best) > len(PICTURES) // 2
 
 
+@pytest.mark.pixels
 @pytest.mark.parametrize("function", ["softmax", "sigmoid", "none", "SIGMOID", None])
 @pytest.mark.parametrize("top_k", [1, 3, None])
 def test_json_parameters_equal_the_pipelines(

@@ -28,6 +28,8 @@ from tests.pictures import PICTURES, encode, gradient, photo, rotated
 from tests.service.test_operations import samples
 from tests.stack import Stack, running_stack
 
+pytestmark = pytest.mark.jpegs
+
 VIT = "/models/test/vit"
 NO_CACHE = {"x-use-cache": "false"}
 FORMS = ("jpeg", "pixels")

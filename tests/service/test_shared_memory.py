@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from tritonclient.grpc.aio import InferenceServerClient
 
 from tests.pictures import photo
@@ -55,6 +56,7 @@ def test_memory_is_shared_and_leaves_no_name(stack: Stack, client: httpx.Client)
     assert not list(Path("/dev/shm").glob("vitriton-pixels-*"))
 
 
+@pytest.mark.pixels
 def test_scores_equal_those_of_pixels_sent_over_grpc(
     stack: Stack, client: httpx.Client, repository: Path, tmp_path: Path
 ) -> None:

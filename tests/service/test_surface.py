@@ -259,6 +259,7 @@ def test_unusable_encoded_body_is_refused(client: httpx.Client) -> None:
     assert error("compress", PICTURE, 415).headers["accept-encoding"] == "gzip, deflate, br, zstd"
 
 
+@pytest.mark.pixels
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_every_orientation_gives_the_upright_answer(client: httpx.Client, orientation: int) -> None:
     """A picture stored with any EXIF orientation has the answer of the upright picture."""

@@ -1,7 +1,8 @@
 """Several processes share a port and act as one service."""
 
+import socket
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import psutil
 import pytest
@@ -9,11 +10,21 @@ import pytest
 from tests.gateways import RunningGateway, gateway
 from tests.pictures import PICTURES
 from tests.service.test_operations import samples
-from tests.stack import ROOT, STOP_TIMEOUT_S, Stack, run_vitriton, wait_until
+from tests.stack import (
+    ROOT,
+    STOP_TIMEOUT_S,
+    WAIT_TIMEOUT_S,
+    Stack,
+    run_vitriton,
+    wait_until,
+)
 
 MODEL = "/models/test/vit"
 PICTURE = PICTURES["png smaller"]
 WORKERS = 3
+MANY_WORKERS = 8
+CONNECTIONS = 64
+TRIES = 4
 COUNTER = "gateway_requests_total[('code', '200'), ('route', '/models/{model_id}')]"
 
 
@@ -59,6 +70,42 @@ def test_worker_that_dies_is_replaced(stack: Stack) -> None:
 
         assert post(client) == 200
         assert samples(client)[COUNTER] == 21
+
+
+def connections(worker: psutil.Process, port: int) -> int:
+    """Open connections of clients that a worker has accepted."""
+    return sum(
+        each.status == psutil.CONN_ESTABLISHED and each.laddr.port == port
+        for each in worker.net_connections("tcp")
+    )
+
+
+def test_connections_spread_over_all_workers(stack: Stack) -> None:
+    """Of 64 connections no worker is without one, and none has more than 2.5 times its share.
+
+    The kernel deals them out by chance, so one try in hundreds has a worker without any. A socket
+    that favours some workers fails every try.
+    """
+    most = 2.5 * CONNECTIONS / MANY_WORKERS
+    with gateway(stack.triton_grpc_url, GATEWAY_WORKERS=str(MANY_WORKERS)) as client:
+        wait_until(lambda: len(workers(client)) == MANY_WORKERS)
+        tries = [spread(client) for _ in range(TRIES)]
+
+    assert {sum(counts) for counts in tries} == {CONNECTIONS}
+    assert any(min(counts) > 0 and max(counts) <= most for counts in tries), tries
+
+
+def spread(client: RunningGateway) -> list[int]:
+    """How many of some connections that are open at the same time each worker has."""
+    port = client.base_url.port
+    assert port is not None
+    with ExitStack() as opened:
+        for _ in range(CONNECTIONS):
+            address = client.base_url.host, port
+            sock = opened.enter_context(socket.create_connection(address, WAIT_TIMEOUT_S))
+            sock.sendall(b"GET /health HTTP/1.1\r\nHost: test\r\n\r\n")
+            assert sock.recv(12) == b"HTTP/1.1 200"
+        return [connections(worker, port) for worker in workers(client)]
 
 
 def test_one_signal_stops_all(stack: Stack) -> None:
