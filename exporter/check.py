@@ -4,38 +4,38 @@ import logging
 from pathlib import Path
 
 from exporter.checkpoint import load_checkpoint, quiet_libraries, read_labels, read_problem_type
+from exporter.device import ServingDevice, serving_device
 from exporter.entry import check_hash, read_entry
 from exporter.errors import ExportError, as_export_error
 from exporter.graph import load_graph, refuse_device_constants
+from exporter.low_precision import describe_low_precision, measure_served
 from exporter.preprocessing import read_image_steps
 from exporter.sample import make_sample
-from exporter.verify import (
-    describe_low_precision,
-    describe_parity,
-    measure_low_precision,
-    verify,
-)
+from exporter.verify import describe_parity, verify
 from gateway.modelspec import ModelSpec
 
 log = logging.getLogger("exporter")
 
 
-def check_entry(entry: Path, source: str | None, allow_pickle: bool) -> ModelSpec:
+def check_entry(
+    entry: Path, source: str | None, allow_pickle: bool, device: ServingDevice | None = None
+) -> ModelSpec:
     """Compare an entry with the checkpoint it was made from, by the same checks as an export.
 
     Args:
         entry: The model's folder in the repository.
         source: The checkpoint; if none, the hub's model of the entry's id and commit.
         allow_pickle: Also load pickled weights.
+        device: Where Triton serves the graph; if none, as `serving_device` finds.
 
     Raises:
         ExportError: The two differ, or one of them cannot be read.
     """
     with quiet_libraries(), as_export_error(f"{entry} cannot be checked"):
-        return _check(entry, source, allow_pickle)
+        return _check(entry, source, allow_pickle, device or serving_device())
 
 
-def _check(entry: Path, source: str | None, allow_pickle: bool) -> ModelSpec:
+def _check(entry: Path, source: str | None, allow_pickle: bool, device: ServingDevice) -> ModelSpec:
     found = read_entry(entry)
     check_hash(found)
     spec, max_batch_size = found.spec, found.max_batch_size
@@ -62,12 +62,12 @@ def _check(entry: Path, source: str | None, allow_pickle: bool) -> ModelSpec:
         raise ExportError(f"{entry} has another problem_type than its checkpoint")
     graph = load_graph(found.model_file)
     refuse_device_constants(graph)
+    figures = []
+    # The repository does not keep the float32 graph that a half-precision graph was traced beside.
     if spec.dtype == "fp32":
-        figures = describe_parity(verify(graph, sample))
-    else:
-        # The repository does not keep the float32 graph, so only the graph that is served can be
-        # compared.
-        low_precision = measure_low_precision(graph, sample)
-        figures = describe_low_precision(low_precision, spec.dtype)
-    log.info("%s is what its checkpoint says: %s", entry, figures)
+        figures.append(describe_parity(verify(graph, sample)))
+    low_precision = measure_served(found.model_file, spec.dtype, device, sample)
+    if low_precision is not None:
+        figures.append(describe_low_precision(low_precision, spec.dtype))
+    log.info("%s is what its checkpoint says: %s", entry, "; ".join(figures))
     return spec

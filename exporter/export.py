@@ -17,31 +17,25 @@ from exporter.checkpoint import (
     read_problem_type,
 )
 from exporter.config_pbtxt import ServingOptions, build_model_config, check_options, to_pbtxt
+from exporter.device import ServingDevice, serving_device
 from exporter.digest import sha256_of
 from exporter.errors import NeedsOptions, as_export_error, shortened
 from exporter.graph import (
     convert_precision,
     load_graph,
-    on_gpu,
     refuse_device_constants,
     save,
     trace,
 )
+from exporter.low_precision import describe_low_precision, measure_served
 from exporter.optimisation.last_layer import with_short_last_layer
 from exporter.precision import Precision, choose_dtype
 from exporter.preprocessing import ImageSteps, read_image_steps
 from exporter.repository import StagedModel, refuse_unwritable, stage_model
 from exporter.sample import Sample, make_sample
-from exporter.verify import (
-    GPU_TOLERANCE,
-    describe_low_precision,
-    describe_parity,
-    measure_low_precision,
-    verify,
-)
+from exporter.verify import describe_parity, verify
 from gateway.modelspec import (
     Dtype,
-    LowPrecision,
     ModelSpec,
     Parity,
     is_model_id,
@@ -70,7 +64,9 @@ class ExportRequest:
     allow_pickle: bool = False
     """Also load `pytorch_model.bin` if there are no safetensors."""
     precision: Precision = "auto"
-    """Precision of the graph; `auto` is fp16 if torch sees a GPU, else fp32."""
+    """Precision of the graph; `auto` is fp16 on a GPU, else fp32."""
+    device: ServingDevice = field(default_factory=serving_device)
+    """Where Triton serves the graph."""
     options: ServingOptions = field(default_factory=ServingOptions)
     """How Triton serves the model."""
     replaces: bool = False
@@ -85,7 +81,7 @@ def export_model(request: ExportRequest) -> ModelSpec:
     """
     check_options(request.options)
     refuse_unwritable(request.repository)
-    dtype = choose_dtype(request.precision)
+    dtype = choose_dtype(request.precision, request.device.name)
     with quiet_libraries(), as_export_error(f"{request.source} cannot be exported"):
         log.info("loading %s", request.source)
         checkpoint = load_checkpoint(
@@ -117,7 +113,8 @@ def _write(
     name = triton_model_name(model_id)
     with stage_model(request.repository, name, keeps_versions=not request.replaces) as staged:
         log.info("tracing %s in %s", model_id, dtype)
-        parity, low_precision = _build(checkpoint.model, steps, dtype, staged.model_file, sample)
+        parity = _build(checkpoint.model, steps, dtype, staged.model_file, sample)
+        low_precision = measure_served(staged.model_file, dtype, request.device, sample)
         spec = ModelSpec(
             model_id=model_id,
             architecture=type(checkpoint.model).__name__,
@@ -155,22 +152,15 @@ def _figures(spec: ModelSpec) -> Iterator[str]:
         )
 
 
-def _build(
-    model: Any, steps: ImageSteps, dtype: Dtype, path: Path, sample: Sample
-) -> tuple[Parity, LowPrecision | None]:
-    """Write the graph to `path` and verify the written file, also on the GPU if there is one."""
+def _build(model: Any, steps: ImageSteps, dtype: Dtype, path: Path, sample: Sample) -> Parity:
+    """Write the graph to `path`, and verify the float32 graph on the CPU."""
     served = with_short_last_layer(model)
     graph = trace(served, steps)
-    has_gpu = torch.cuda.is_available()
     if dtype == "fp32":
-        parity = verify(_saved(graph, path), sample)
-        if has_gpu:
-            verify(on_gpu(path), sample, GPU_TOLERANCE)
-        return parity, None
+        return verify(_saved(graph, path), sample)
     parity = verify(graph, sample)
-    graph = _saved(trace(convert_precision(served, dtype), steps), path)
-    runs = on_gpu(path) if has_gpu else graph
-    return parity, measure_low_precision(runs, sample)
+    _saved(trace(convert_precision(served, dtype), steps), path)
+    return parity
 
 
 def _saved(graph: torch.jit.ScriptModule, path: Path) -> torch.jit.ScriptModule:

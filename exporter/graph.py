@@ -6,7 +6,7 @@ The graph takes uint8 `(batch, height, width, channels)` and returns float32 log
 
 import io
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
@@ -229,15 +229,3 @@ def load_graph(path: Path, device: str = "cpu") -> torch.jit.ScriptModule:
     except (RuntimeError, ValueError) as exc:
         raise ExportError(f"{path} is not a TorchScript file: {reason_of(exc)}") from exc
     return graph
-
-
-def on_gpu(path: Path) -> Callable[[torch.Tensor], torch.Tensor]:
-    """A function that runs a saved graph on the GPU with tensors of the CPU, without TF32."""
-    graph = load_graph(path, "cuda")
-
-    def run(pixels: torch.Tensor) -> torch.Tensor:
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            logits: torch.Tensor = graph(pixels.to("cuda")).cpu()
-        return logits
-
-    return run

@@ -6,7 +6,7 @@ from typing import Final, Literal
 import torch
 
 from exporter.errors import ExportError
-from gateway.modelspec import Dtype
+from gateway.modelspec import Device, Dtype
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -22,15 +22,15 @@ _CPU_INFO: Final = Path("/proc/cpuinfo")
 _BF16_FLAGS: Final = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 
 
-def choose_dtype(precision: Precision) -> Dtype:
-    """Precision of the graph on this machine.
+def choose_dtype(precision: Precision, device: Device) -> Dtype:
+    """Precision of a graph that this machine serves on `device`.
 
     Raises:
         ExportError: bf16 was asked for, and neither a GPU nor this processor computes in it.
     """
     if precision == "auto":
-        return "fp16" if torch.cuda.is_available() else "fp32"
-    if precision == "bf16" and not torch.cuda.is_available() and not cpu_has_bf16():
+        return "fp16" if device == "gpu" else "fp32"
+    if precision == "bf16" and device == "cpu" and not cpu_has_bf16():
         raise ExportError(
             "this processor has no bfloat16 arithmetic (avx512_bf16 or AMX), and there is no GPU;"
             " use --precision fp32"

@@ -23,6 +23,7 @@ ProblemType = Literal["single_label_classification", "multi_label_classification
 Color = Literal["RGB", "L"]
 CropRounding = Literal["floor", "half_even"]
 Dtype = Literal["fp32", "bf16", "fp16"]
+Device = Literal["cpu", "gpu"]
 Resample = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
 
 # The hub's own rule: at most one namespace, and no `--`, which stands for `/` in folder names.
@@ -74,8 +75,10 @@ class Preprocessing(_Frozen):
 
 
 class LowPrecision(_Frozen):
-    """How far half precision is from float32, on the same images."""
+    """How far the graph, as it is served, is from float32 on a CPU, on the same images."""
 
+    device: Device = "cpu"
+    """Where the graph ran; older exporters did not write it."""
     max_abs_logit_difference: float
     mean_abs_logit_difference: float
     top1_agreement: Annotated[float, Field(ge=0, le=1)]
@@ -143,7 +146,7 @@ class ModelSpec(_Frozen):
     """Precision that the graph computes in."""
     parity: Parity
     low_precision: LowPrecision | None = None
-    """Set if `dtype` is not `fp32`."""
+    """Set if `dtype` is not `fp32`, or if the graph ran on a GPU, which rounds fp32 to TF32."""
     versions: dict[str, str]
     """Versions of the exporter and its libraries."""
 

@@ -1,11 +1,19 @@
 """Tiny models with transformers' interface, each with a fault that an export must find."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 
 from exporter.preprocessing import ImageSteps, Normalization
-from exporter.sample import batch_sizes_to_verify
+from exporter.sample import (
+    Float64Logits,
+    Sample,
+    batch_sizes_to_verify,
+    eager_logits,
+    images_to_verify,
+    sample_images,
+)
 from gateway.modelspec import Preprocessing, Size
 
 MAX_BATCH = 8
@@ -16,6 +24,12 @@ STEPS = ImageSteps(
     Normalization(1 / 255, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     SIZE,
 )
+
+
+def sample_of(model: Any) -> Sample:
+    images = sample_images(images_to_verify(MAX_BATCH), STEPS)
+    expected = eager_logits(model, STEPS, images)
+    return Sample(images, expected, SIZES, Float64Logits(model, STEPS, images))
 
 
 class Classifier(torch.nn.Module):

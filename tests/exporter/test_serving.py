@@ -10,6 +10,7 @@ from tritonclient.grpc import model_config_pb2
 from exporter.config_pbtxt import ServingOptions, cuda_graph_sizes, parse_pbtxt, to_pbtxt
 from exporter.errors import ExportError
 from exporter.precision import choose_dtype, cpu_has_bf16
+from gateway.modelspec import Device, Dtype
 from tests.exporter.entries import config_of, export
 
 VARIANTS = (
@@ -38,11 +39,10 @@ def test_low_precision_figures_are_in_the_contract(vit: Path, tmp_path: Path) ->
     assert smaller < 0.7 * (tmp_path / "full" / "small-vit" / "1" / "model.pt").stat().st_size
 
 
-def test_automatic_precision_is_fp32_without_a_gpu(vit: Path, tmp_path: Path) -> None:
-    """With a GPU it would be fp16."""
-    spec = export(vit, tmp_path / "models", precision="auto", max_batch_size=1)
-
-    assert spec.dtype == ("fp16" if torch.cuda.is_available() else "fp32")
+@pytest.mark.parametrize(("device", "dtype"), [("cpu", "fp32"), ("gpu", "fp16")])
+def test_automatic_precision_follows_the_device(device: Device, dtype: Dtype) -> None:
+    """Processors without fp16 arithmetic would be slow in fp16."""
+    assert choose_dtype("auto", device) == dtype
 
 
 def test_bf16_needs_a_processor_that_has_it(
@@ -60,10 +60,10 @@ def test_bf16_needs_a_processor_that_has_it(
         cpu_info.write_text(text)
         assert cpu_has_bf16(cpu_info) == has
     monkeypatch.setattr("exporter.precision.cpu_has_bf16", lambda: False)
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
 
+    assert choose_dtype("bf16", "gpu") == "bf16"
     with pytest.raises(ExportError, match="no bfloat16"):
-        choose_dtype("bf16")
+        choose_dtype("bf16", "cpu")
 
 
 def test_configurations_differ_where_the_devices_do(vit: Path, tmp_path: Path) -> None:

@@ -10,24 +10,11 @@ import torch
 from exporter.config_pbtxt import ServingOptions
 from exporter.errors import ExportError
 from exporter.export import ExportRequest, export_model
-from exporter.graph import (
-    ServedClassifier,
-    convert_precision,
-    device_constants,
-    trace,
-)
+from exporter.graph import ServedClassifier, device_constants, trace
 from exporter.preprocessing import Normalization
-from exporter.sample import (
-    Float64Logits,
-    Sample,
-    eager_logits,
-    images_to_verify,
-    sample_images,
-)
-from exporter.verify import measure_low_precision, verify
+from exporter.verify import verify
 from tests.checkpoints import save_vit
 from tests.exporter.planted_faults import (
-    MAX_BATCH,
     SIZES,
     STEPS,
     BakedBatch,
@@ -38,14 +25,9 @@ from tests.exporter.planted_faults import (
     Maps,
     NanOnBright,
     Untraceable,
+    sample_of,
 )
 from tests.families.checkpoints import AMPLIFYING, save_family
-
-
-def sample_of(model: Any) -> Sample:
-    images = sample_images(images_to_verify(MAX_BATCH), STEPS)
-    expected = eager_logits(model, STEPS, images)
-    return Sample(images, expected, SIZES, Float64Logits(model, STEPS, images))
 
 
 def export_steps(model: Any) -> None:
@@ -125,48 +107,6 @@ def test_wrong_type_shape_value_or_order_is_found(fault: Any, says: str) -> None
         with_fault(fault)
 
 
-class KeepsTensors(Classifier):
-    """A model that keeps tensors in eval mode, as LeViT keeps its biases."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.kept: list[torch.Tensor] = []
-
-    def train(self, mode: bool = True) -> "KeepsTensors":
-        if mode:
-            self.kept.clear()
-        return super().train(mode)
-
-    def logits(self, pixels: torch.Tensor) -> torch.Tensor:
-        self.kept = self.kept or [self.linear.weight.T.contiguous()]
-        return pixels.flatten(1) @ self.kept[0]
-
-
-def test_model_that_keeps_float32_tensors_is_traced_in_half_precision() -> None:
-    """After the eager run in float32, the same model is traced in bfloat16."""
-    model = KeepsTensors().eval()
-    sample = sample_of(model)
-
-    graph = trace(convert_precision(model, "bf16"), STEPS)
-
-    report = measure_low_precision(graph, sample)
-    assert 0 < report.max_abs_logit_difference < 0.1
-
-
-def test_half_precision_that_loses_the_answer_is_refused() -> None:
-    """Rounding is accepted, larger differences are not."""
-    model = Classifier().eval()
-    sample = sample_of(model)
-    graph = trace(model, STEPS)
-
-    report = measure_low_precision(lambda pixels: graph(pixels).half().float(), sample)
-    assert 0 < report.max_abs_logit_difference < 1e-2
-    with pytest.raises(ExportError, match="--precision fp32"):
-        measure_low_precision(lambda pixels: graph(pixels) * 0.5, sample)
-    with pytest.raises(ExportError, match="not finite"):
-        measure_low_precision(lambda pixels: graph(pixels) * torch.inf, sample)
-
-
 @pytest.mark.parametrize("size", SIZES)
 def test_fault_at_any_batch_size_is_found(size: int) -> None:
     """All batch sizes are compared, not only the smallest and the largest."""
@@ -180,8 +120,6 @@ def test_fault_at_any_batch_size_is_found(size: int) -> None:
 
     with pytest.raises(ExportError, match=f"at batch size {size} "):
         verify(tampered, sample)
-    with pytest.raises(ExportError, match=f"at batch size {size},"):
-        measure_low_precision(tampered, sample)
 
 
 class Cancels(Classifier):
@@ -298,17 +236,6 @@ def test_group_norm_computes_as_exactly_as_in_transformers() -> None:
     difference = graph(torch.from_numpy(sample.images)) - sample.expected
 
     assert difference.abs().max() < 1e-4
-
-
-def test_half_precision_that_changes_a_clear_best_label_is_refused() -> None:
-    """Every logit is within the tolerance, and still another label is the best."""
-    images = sample_images(images_to_verify(MAX_BATCH), STEPS)
-    expected = torch.tensor([[0.0, 1.0, 0.4, -9.0]]).repeat(len(images), 1)
-    sample = Sample(images, expected, SIZES, lambda _: None)
-    turned = torch.tensor([[0.0, 0.4, 1.0, -9.0]])
-
-    with pytest.raises(ExportError, match="best label that leads clearly"):
-        measure_low_precision(lambda pixels: turned.repeat(len(pixels), 1), sample)
 
 
 def test_graph_that_kept_a_device_is_not_written(

@@ -1,11 +1,14 @@
 """A contract is read as it was written, and model ids map to Triton's names and back."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.modelspec import (
     InvalidContract,
+    LowPrecision,
     ModelSpec,
     Parity,
     Preprocessing,
@@ -48,6 +51,17 @@ model_ids = st.from_regex(
 def test_written_contract_is_parsed_back(spec: ModelSpec) -> None:
     """A contract with any fields and labels equals itself after writing and parsing."""
     assert parse_model_spec(spec.model_dump_json()) == spec
+
+
+@given(specs, st.builds(LowPrecision))
+def test_older_contract_was_measured_on_the_cpu(spec: ModelSpec, report: LowPrecision) -> None:
+    """Exporters before the field `device` measured half precision without naming the device."""
+    figures = report.model_dump(exclude={"device"})
+    older = spec.model_dump(mode="json") | {"low_precision": figures}
+
+    read = parse_model_spec(json.dumps(older)).low_precision
+
+    assert read == LowPrecision(device="cpu", **figures)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"model_id": 5}', "{"])
