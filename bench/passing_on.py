@@ -19,7 +19,6 @@ from bench.models import NULL, bench_models, prepare
 from bench.pictures import SMALL, write_picture
 from bench.run import WORK, closed
 from bench.servers import running, vitriton
-from exporter.precision import cpu_has_bf16
 from tests.jpeg_profile import CPU_JPEG, repository_with_cpu_jpeg
 
 # Of the gateway's CPU with decoding: DESIGN's aim for the gateway in front of a GPU.
@@ -32,7 +31,8 @@ _CONCURRENCY: Final = 32
 def gateway_cpu_ms() -> tuple[list[float], list[float]]:
     """CPU milliseconds of the gateway for one request in each round: with pixels, with JPEGs."""
     repository = (WORK / "models").resolve()
-    prepare(repository, bench_models(on_gpu=False, has_bf16=cpu_has_bf16()))
+    models = bench_models(on_gpu=False, has_bf16=False)
+    prepare(repository, [model for model in models if model.model_id == NULL])
     picture = write_picture(WORK, SMALL).resolve()
     with tempfile.TemporaryDirectory(prefix="vitriton-bench-") as folder:
         work = Path(folder)

@@ -128,13 +128,6 @@ def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_serve_arguments(serve)
-    serve.add_argument(
-        "--profile",
-        default="auto",
-        metavar="NAME",
-        help="how Triton serves the models: cpu, gpu, gpu-jpeg, or another file in their configs/"
-        " folders (default: %(default)s, the best that this machine has)",
-    )
     serve.set_defaults(run=_serve)
 
 
@@ -157,6 +150,13 @@ def _add_serve_arguments(parser: argparse.ArgumentParser) -> None:
         default=_REPOSITORY,
         metavar="DIR",
         help="model repository (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--profile",
+        default="auto",
+        metavar="NAME",
+        help="how Triton serves the models: cpu, gpu, gpu-jpeg, or another file in their configs/"
+        " folders (default: %(default)s, the best that this machine has)",
     )
     _add_precision(parser)
 
@@ -332,7 +332,10 @@ def _doctor(options: argparse.Namespace) -> None:
     from deploy.local.doctor import examine
 
     problems = 0
-    for finding in examine(options.models, options.repository, options.precision, options.port):
+    findings = examine(
+        options.models, options.repository, options.precision, options.port, options.profile
+    )
+    for finding in findings:
         problems += finding.problem is not None
         mark = "ok   " if finding.problem is None else "WRONG"
         print(f"{mark} {finding.subject}: {finding.problem or finding.detail}", flush=True)

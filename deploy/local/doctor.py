@@ -18,7 +18,7 @@ from deploy.local.model_selection import (
     served_id,
 )
 from deploy.local.port import open_port
-from deploy.local.profile import AUTO, CPU, choose_profile
+from deploy.local.profile import CPU, choose_profile
 from deploy.local.work_folder import SHM, temporary_folder
 from exporter.entry import check_hash, read_entry
 from exporter.errors import ExportError
@@ -40,7 +40,7 @@ class Finding:
 
 
 def examine(
-    models: list[str], repository: Path, precision: str, port: int | None
+    models: list[str], repository: Path, precision: str, port: int | None, profile: str
 ) -> Iterator[Finding]:
     """Check everything that `vitriton serve` with these arguments needs, one finding at a time.
 
@@ -53,7 +53,7 @@ def examine(
         ("temporary folder", lambda: str(temporary_folder())),
         ("settings", _settings),
         ("port", partial(_port, port)),
-        ("device", _device),
+        ("device", partial(_device, profile)),
         ("model repository", partial(_repository, repository, len(entries))),
         ("ids", partial(_ids, models, repository)),
         *(
@@ -96,8 +96,8 @@ def _port(port: int | None) -> str:
         return f"{host}:{opened} is free"
 
 
-def _device() -> str:
-    profile = choose_profile(AUTO)
+def _device(wanted: str) -> str:
+    profile = choose_profile(wanted)
     chosen = f"configuration `{profile.name}`: {profile.reason}"
     if profile.name != CPU:
         return chosen

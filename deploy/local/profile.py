@@ -7,10 +7,13 @@ import importlib.util
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from deploy.local.errors import LocalError
+
 AUTO: Final = "auto"
 CPU: Final = "cpu"
 GPU: Final = "gpu"
 GPU_JPEG: Final = "gpu-jpeg"
+_INSTALL_CODEC: Final = "pip install 'vitriton[gpu]', with CUDA 12 'vitriton[gpu-cuda12]'"
 
 
 class Profile(NamedTuple):
@@ -26,9 +29,28 @@ class Profile(NamedTuple):
 
 
 def choose_profile(wanted: str) -> Profile:
-    """The profile of that name, or with `auto` the best that this machine can serve."""
-    if wanted != AUTO:
-        return Profile(wanted, "as asked for")
+    """The profile of that name, or with `auto` the best that this machine can serve.
+
+    Raises:
+        LocalError: This machine lacks what the profile needs.
+    """
+    if wanted == AUTO:
+        return _best_profile()
+    if wanted in {GPU, GPU_JPEG} and not has_nvidia_gpu():
+        raise LocalError(f"--profile {wanted} needs an NVIDIA GPU, and there is none; use `cpu`")
+    if wanted in {GPU, GPU_JPEG} and cuda_of_torch() is None:
+        raise LocalError(
+            f"--profile {wanted} needs a torch with CUDA, and this one is built without; use `cpu`"
+        )
+    if wanted == GPU_JPEG and not has_image_codec():
+        raise LocalError(
+            f"--profile {wanted} needs nvImageCodec: {_INSTALL_CODEC}; or use `gpu`, with which the"
+            " gateway decodes every picture"
+        )
+    return Profile(wanted, "as asked for")
+
+
+def _best_profile() -> Profile:
     if not has_nvidia_gpu():
         return Profile(CPU, "there is no NVIDIA GPU")
     if cuda_of_torch() is None:
@@ -37,7 +59,7 @@ def choose_profile(wanted: str) -> Profile:
         return Profile(
             GPU,
             "on the GPU; the gateway decodes every picture, as nvImageCodec is not installed"
-            " (pip install 'vitriton[gpu]')",
+            f" ({_INSTALL_CODEC})",
         )
     return Profile(GPU_JPEG, "on the GPU, and Triton decodes JPEGs there")
 

@@ -67,10 +67,11 @@ def serve(request: ServeRequest) -> None:
     """
     # These fail at once, before anything is trained, exported or started.
     triton = find_embedded_triton()
+    profile = choose_profile(request.profile)
     settings = load_settings()
     port = settings.port if request.port is None else request.port
     with open_port(settings.host, port) as listener, _work_folder() as work:
-        asyncio.run(_serve(triton, request, listener, work))
+        asyncio.run(_serve(triton, request, profile, listener, work))
 
 
 @contextmanager
@@ -101,9 +102,13 @@ def _keep(log_file: Path) -> Path | None:
 
 
 async def _serve(
-    embedded: EmbeddedTriton, request: ServeRequest, listener: socket.socket, work: Path
+    embedded: EmbeddedTriton,
+    request: ServeRequest,
+    profile: Profile,
+    listener: socket.socket,
+    work: Path,
 ) -> None:
-    repository, profile = request.repository.resolve(), choose_profile(request.profile)
+    repository = request.repository.resolve()
     children: list[Process] = []
     stopping = _cancel_on_signals(children)
     try:

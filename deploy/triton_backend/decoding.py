@@ -71,7 +71,7 @@ class JpegDecoder:
             if not left:
                 break
             streams = [self._codec.CodeStream(files[index]) for index in left]
-            for index, image in zip(left, decoder.decode(streams), strict=True):
+            for index, image in zip(left, _images(decoder, streams), strict=True):
                 pictures[index] = None if image is None else self._tensor(image)
             left = [index for index in left if pictures[index] is None]
         return pictures
@@ -117,6 +117,14 @@ class JpegDecoder:
             return torch.from_numpy(np.asarray(image)).to(self._device)
         picture: torch.Tensor = from_dlpack(image)
         return picture
+
+
+def _images(decoder: _Decoder, streams: Sequence[Any]) -> Sequence[Any]:
+    """The decoded images; None for each if the decoder fails as a whole, out of memory say."""
+    try:
+        return decoder.decode(streams)
+    except RuntimeError:
+        return [None] * len(streams)
 
 
 def _load_codec() -> Any:

@@ -60,8 +60,8 @@ def _resized(planes: torch.Tensor, steps: Fitting, resample: Filter) -> torch.Te
     wanted = steps.resized_height, steps.resized_width
     if (height, width) == wanted:
         return planes
-    # Pillow rounds between its two passes, which cuts off what a bicubic kernel overshoots. It makes
-    # the rows of the upright picture narrower first.
+    # Pillow rounds between its two passes, which also cuts off what a bicubic kernel overshoots.
+    # It makes the rows of the upright picture narrower first.
     first = (wanted[0], width) if steps.turn & TRANSPOSE else (height, wanted[1])
     narrowed = _rounded(_interpolated(planes.to(torch.float32), first, resample))
     return _rounded(_interpolated(narrowed, wanted, resample)).to(torch.uint8)

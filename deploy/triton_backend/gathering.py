@@ -117,11 +117,23 @@ class FileGathering:
                 if picture is not None and picture.shape[:2] == (steps.height, steps.width):
                     groups.setdefault(steps, []).append((at, picture))
             for steps, group in groups.items():
-                together = torch.stack([picture for _, picture in group])
-                height, width, channels = shape
-                fitted = fit(together, steps, self._resample, (height, width), channels)
-                if fitted.shape[1:] == shape:
+                fitted = self._fitted_group([picture for _, picture in group], steps, shape)
+                if fitted is not None:
                     yield [at for at, _ in group], fitted
+
+    def _fitted_group(
+        self, pictures: list[torch.Tensor], steps: Fitting, shape: torch.Size
+    ) -> torch.Tensor | None:
+        """Pictures of one size as the model takes them; None if that cannot be done here."""
+        height, width, channels = shape
+        together = torch.stack(pictures)
+        try:
+            fitted = fit(together, steps, self._resample, (height, width), channels)
+        except RuntimeError:
+            # torch refuses very large factors on a GPU, and a GPU may be out of memory. The gateway
+            # then decodes these pictures, and the others in the batch are answered.
+            return None
+        return fitted if fitted.shape[1:] == shape else None
 
 
 def chunks(pictures: Sequence[Picture]) -> Iterator[list[int]]:

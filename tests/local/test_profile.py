@@ -1,0 +1,103 @@
+"""Which of a model's configurations Triton reads on a machine, and why."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from deploy.local import profile
+from deploy.local.errors import LocalError
+from deploy.local.profile import choose_profile
+from tests.stack import output_of_failed_serve, run_vitriton
+
+
+def machine(monkeypatch: pytest.MonkeyPatch, *, gpu: bool, cuda: str | None, codec: bool) -> None:
+    monkeypatch.setattr(profile, "has_nvidia_gpu", lambda: gpu)
+    monkeypatch.setattr(profile, "cuda_of_torch", lambda: cuda)
+    monkeypatch.setattr(profile, "has_image_codec", lambda: codec)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "cuda", "codec", "name", "reason"),
+    [
+        (True, "13.0", True, "gpu-jpeg", "Triton decodes JPEGs"),
+        (True, "13.0", False, "gpu", "pip install 'vitriton[gpu]'"),
+        (True, None, True, "cpu", "torch is built without CUDA"),
+        (False, "13.0", True, "cpu", "no NVIDIA GPU"),
+        (False, None, False, "cpu", "no NVIDIA GPU"),
+    ],
+)
+def test_auto_takes_the_best_and_says_why(
+    gpu: bool, cuda: str | None, codec: bool, name: str, reason: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Decoding on the GPU needs all three: the GPU, CUDA in torch, and nvImageCodec."""
+    machine(monkeypatch, gpu=gpu, cuda=cuda, codec=codec)
+
+    chosen = choose_profile("auto")
+
+    assert chosen.name == name
+    assert reason in chosen.reason
+
+
+@pytest.mark.parametrize(
+    ("wanted", "gpu", "cuda", "codec", "lacks"),
+    [
+        ("gpu", False, "13.0", True, "needs an NVIDIA GPU"),
+        ("gpu-jpeg", False, "13.0", True, "needs an NVIDIA GPU"),
+        ("gpu", True, None, True, "needs a torch with CUDA"),
+        ("gpu-jpeg", True, "13.0", False, "needs nvImageCodec"),
+    ],
+)
+def test_profile_that_the_machine_cannot_serve_is_refused(
+    wanted: str, gpu: bool, cuda: str | None, codec: bool, lacks: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """The message names what is missing, and another profile."""
+    machine(monkeypatch, gpu=gpu, cuda=cuda, codec=codec)
+
+    with pytest.raises(LocalError, match=f"--profile {wanted} {lacks}.*use `(cpu|gpu)`"):
+        choose_profile(wanted)
+
+
+@pytest.mark.parametrize("wanted", ["cpu", "gpu", "gpu-jpeg", "my-own"])
+def test_profile_asked_for_is_taken(wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also a file that somebody has added to a model's `configs/`."""
+    machine(monkeypatch, gpu=True, cuda="13.0", codec=True)
+
+    assert choose_profile(wanted).name == wanted
+
+
+def test_cuda_of_torch_is_what_torch_says() -> None:
+    """Read without importing torch, and the same."""
+    assert profile.cuda_of_torch() == torch.version.cuda
+
+
+without_gpu = pytest.mark.skipif(profile.has_nvidia_gpu(), reason="this machine has a GPU")
+
+
+@without_gpu
+def test_serve_refuses_before_it_exports(tmp_path: Path) -> None:
+    """One line, and nothing was written."""
+    models = tmp_path / "models"
+
+    code, lines = output_of_failed_serve(
+        ["--repository", str(models), "--profile", "gpu-jpeg"], tmp_path
+    )
+
+    assert code == 1
+    assert [line for line in lines if "error" in line] == [
+        "vitriton: error: --profile gpu-jpeg needs an NVIDIA GPU, and there is none; use `cpu`"
+    ]
+    assert not models.exists()
+
+
+@without_gpu
+def test_doctor_says_which_profile_serve_would_take(tmp_path: Path) -> None:
+    """The chosen one with its reason; one that cannot be served is wrong."""
+    repository = ["--repository", str(tmp_path / "models"), "--port", "0"]
+    automatic = run_vitriton(["doctor", *repository], tmp_path)
+    wanted = run_vitriton(["doctor", *repository, "--profile", "gpu"], tmp_path)
+
+    assert "configuration `cpu`: there is no NVIDIA GPU" in automatic.stdout
+    assert "WRONG device: --profile gpu needs an NVIDIA GPU" in wanted.stdout
