@@ -78,3 +78,15 @@ def test_rubbish_is_as_many_pictures_as_rows(rows: int, data: bytes) -> None:
 
     assert len(found) == rows
     assert all(len(picture.data) <= packed.size for picture in found)
+
+
+def test_picture_that_ends_behind_its_call_is_empty() -> None:
+    """A part of a file could be decoded as if it were whole."""
+    jpeg = JpegFile(memoryview(b"12345678"), 4, 3, (2, 2), 0, 0, 0)
+    packed = payload(model(takes_files=True), [jpeg])
+    content = np.frombuffer(b"".join(packed.parts), np.uint8)[:-1].reshape(1, -1)
+
+    (picture,) = unpack(content)
+
+    assert not picture.is_jpeg
+    assert len(picture.data) == 0
