@@ -21,10 +21,9 @@ from statistics import median
 from typing import Final
 
 from bench.idle import processors_awake
-from bench.measure import Measured, measure
-from bench.models import NULL, bench_models, graph_of, prepare
+from bench.measure import Measured, closed, floor, measure
+from bench.models import NULL, WORK, bench_models, graph_of, prepare
 from bench.pictures import LARGE, SMALL, write_picture
-from bench.run import WORK, closed, floor_ms
 from bench.servers import Server, in_process_baseline, vitriton
 from exporter.precision import cpu_has_bf16
 from gateway.runtime.processors import available_cpus
@@ -63,7 +62,7 @@ def _in_process(graph: Path, *, is_null: bool) -> AbstractContextManager[Server]
 def compare(options: argparse.Namespace) -> dict[str, list[Measured]]:
     """Measure all rounds of each server; print the CPU cost of decoding before each round."""
     repository = (WORK / "models").resolve()
-    prepare(repository, bench_models(on_gpu=False, has_bf16=cpu_has_bf16()))
+    prepare(repository, bench_models(has_bf16=cpu_has_bf16()))
     picture = write_picture(WORK, _SIZES[options.picture]).resolve()
     load = closed(options.concurrency, options.seconds)
     rounds: dict[str, list[Measured]] = {}
@@ -76,8 +75,8 @@ def compare(options: argparse.Namespace) -> dict[str, list[Measured]]:
             servers[name] = stack.enter_context(starting)
             measure(servers[name], options.model, picture, closed(options.concurrency, 1.0))
         for n in range(options.rounds):
-            floor = floor_ms(picture, available_cpus())
-            print(f"round {n + 1}: decoding takes {floor:.2f} ms", file=sys.stderr, flush=True)
+            cpu_ms = floor(picture, available_cpus()).cpu_ms
+            print(f"round {n + 1}: decoding takes {cpu_ms:.2f} ms", file=sys.stderr, flush=True)
             # Each round starts with another server.
             order = list(servers.items())
             for name, server in order[n % len(order) :] + order[: n % len(order)]:

@@ -6,21 +6,28 @@
 With `--concurrency`, each client sends its next request after its answer (closed loop). With
 `--rate`, requests are sent at fixed times, whether earlier ones are answered or not (open loop),
 and latency counts from the time a request was due. It speaks plain HTTP/1.1 over kept connections,
-costs little CPU, and reports how much. Prints JSON.
+costs little CPU, and reports how much. `--processes` shares the clients out to several processes,
+for a server that answers more than one process can ask. Prints JSON.
 """
 
 import argparse
 import asyncio
 import json
+import multiprocessing
 import os
 from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from itertools import count
 from pathlib import Path
 from time import perf_counter, process_time
-from typing import Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 import uvloop
+
+from gateway.runtime.process import end_with_parent
 
 # Appended behind the end of the JPEG or PNG, which decoders ignore: no cache has seen the image.
 _SUFFIX_BYTES: Final = 8
@@ -152,35 +159,79 @@ def quantile(values: list[float], share: float) -> float:
     return values[min(len(values) - 1, int(share * len(values)))]
 
 
-def main() -> None:
-    """Run one load and print its figures."""
+class Outcome(NamedTuple):
+    """What one process has measured."""
+
+    seconds: float
+    latencies_s: list[float]
+    errors: int
+    cpu_s: float
+
+
+def shares(clients: int, processes: int) -> list[int]:
+    """Clients of each process: as even as possible, and no process without one."""
+    least, more = divmod(clients, processes)
+    return [n for n in (least + (i < more) for i in range(processes)) if n]
+
+
+def report(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """The figures of all processes together."""
+    answered = sorted(latency for outcome in outcomes for latency in outcome.latencies_s)
+    cpu_s = sum(outcome.cpu_s for outcome in outcomes)
+    return {
+        "seconds": max(outcome.seconds for outcome in outcomes),
+        "answered": len(answered),
+        "errors": sum(outcome.errors for outcome in outcomes),
+        # The processes start within milliseconds of each other: each has its own time.
+        "requests_per_s": sum(len(o.latencies_s) / o.seconds for o in outcomes),
+        "p50_ms": quantile(answered, 0.5) * 1000,
+        "p99_ms": quantile(answered, 0.99) * 1000,
+        "own_cpu_ms_per_request": cpu_s * 1000 / max(1, len(answered)),
+    }
+
+
+def _run(options: argparse.Namespace, clients: int | None) -> Outcome:
+    """Run the load of this process: that many clients, or an open loop."""
+    load = Load(options.url, options.picture.read_bytes())
+    start, cpu = perf_counter(), process_time()
+    if clients is None:
+        uvloop.run(load.open(options.rate, options.seconds))
+    else:
+        uvloop.run(load.closed(clients, options.seconds, options.requests))
+    return Outcome(perf_counter() - start, load.latencies_s, load.errors, process_time() - cpu)
+
+
+def _run_in_processes(options: argparse.Namespace, clients: list[int]) -> list[Outcome]:
+    # A forked process starts within milliseconds; this one has no threads yet.
+    fork = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(len(clients), fork, initializer=end_with_parent) as pool:
+        return list(pool.map(partial(_run, options), clients))
+
+
+def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Load one URL.")
     parser.add_argument("url")
     parser.add_argument("picture", type=Path)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--requests", type=int)
+    parser.add_argument("--processes", type=int, default=1, help="for --concurrency only")
     kind = parser.add_mutually_exclusive_group(required=True)
     kind.add_argument("--concurrency", type=int)
     kind.add_argument("--rate", type=float)
     options = parser.parse_args()
-    load = Load(options.url, options.picture.read_bytes())
-    start, cpu = perf_counter(), process_time()
-    if options.rate is not None:
-        uvloop.run(load.open(options.rate, options.seconds))
+    if options.processes > 1 and (options.rate is not None or options.requests is not None):
+        parser.error("--processes shares out --concurrency; it goes with --seconds alone")
+    return options
+
+
+def main() -> None:
+    """Run one load and print its figures."""
+    options = _parse()
+    if options.processes > 1:
+        outcomes = _run_in_processes(options, shares(options.concurrency, options.processes))
     else:
-        uvloop.run(load.closed(options.concurrency, options.seconds, options.requests))
-    seconds = perf_counter() - start
-    answered = sorted(load.latencies_s)
-    report = {
-        "seconds": seconds,
-        "answered": len(answered),
-        "errors": load.errors,
-        "requests_per_s": len(answered) / seconds,
-        "p50_ms": quantile(answered, 0.5) * 1000,
-        "p99_ms": quantile(answered, 0.99) * 1000,
-        "own_cpu_ms_per_request": (process_time() - cpu) * 1000 / max(1, len(answered)),
-    }
-    print(json.dumps(report))
+        outcomes = [_run(options, options.concurrency)]
+    print(json.dumps(report(outcomes)))
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
 """One measurement: a load against a server, with what it cost and how Triton batched."""
 
 import json
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
-from urllib.request import ProxyHandler, build_opener
+from typing import Any, Final, NamedTuple
 
+from bench.counters import triton_counters
 from bench.servers import Server
 
 _TIMEOUT_S: Final = 300.0
@@ -37,15 +37,23 @@ class Measured:
     """Images in one execution, by Triton's count."""
     mean_call: float | None
     """Images in one request to Triton."""
+    triton_ms: dict[str, float]
+    """Milliseconds of a request in each part of Triton's work, by its own count."""
+
+
+def closed(concurrency: int, seconds: float, processes: int = 1) -> list[str]:
+    """Arguments of `bench.load` for a closed loop."""
+    load = ["--concurrency", str(concurrency), "--seconds", str(seconds)]
+    return [*load, "--processes", str(processes)]
 
 
 def measure(server: Server, model_id: str, picture: Path, load: list[str]) -> Measured:
     """Run `bench.load` with these arguments, and read the server's counters before and after."""
-    before, counts = server.usage(), _triton_counts(server, model_id)
+    before, counters = server.usage(), triton_counters(server.triton_metrics_url, model_id)
     report = run_json(["-m", "bench.load", f"{server.url}/models/{model_id}", str(picture), *load])
-    after, counts_after = server.usage(), _triton_counts(server, model_id)
+    after = server.usage()
+    triton = triton_counters(server.triton_metrics_url, model_id) - counters
     answered = max(1, int(report["answered"]))
-    infers, executions, calls = (b - a for a, b in zip(counts, counts_after, strict=True))
     return Measured(
         server=server.name,
         answered=int(report["answered"]),
@@ -60,9 +68,26 @@ def measure(server: Server, model_id: str, picture: Path, load: list[str]) -> Me
         client_cpu_ms=report["own_cpu_ms_per_request"],
         resident_mb={kind: usage.resident_bytes / 1e6 for kind, usage in after.items()},
         peak_mb={kind: usage.peak_bytes / 1e6 for kind, usage in after.items()},
-        mean_batch=infers / executions if executions else None,
-        mean_call=infers / calls if calls else None,
+        mean_batch=triton.images / triton.executions if triton.executions else None,
+        mean_call=triton.images / triton.calls if triton.calls else None,
+        triton_ms=triton.ms_per_call(),
     )
+
+
+class Floor(NamedTuple):
+    """The cost of decoding and resizing a picture while all processors do the same."""
+
+    cpu_ms: float
+    images_per_s: float
+    """Of all processors together."""
+
+
+def floor(picture: Path, cpus: int) -> Floor:
+    """Decode and resize a picture in one process for each processor."""
+    arguments = ["-m", "bench.limits", "floor", str(picture)]
+    with ThreadPoolExecutor(cpus) as pool:
+        costs = list(pool.map(lambda _: run_json(arguments)["cpu_ms"], range(cpus)))
+    return Floor(sum(costs) / len(costs), sum(1000 / cost for cost in costs))
 
 
 def run_json(arguments: list[str]) -> dict[str, Any]:
@@ -114,20 +139,3 @@ def lone_graph(path: Path, batch: int, threads: int) -> Iterator[LoneGraph]:
             yield LoneGraph(process)
         finally:
             process.terminate()
-
-
-def _triton_counts(server: Server, model_id: str) -> tuple[int, int, int]:
-    """Images, executions and requests of a model since Triton started; zeros without Triton."""
-    if server.triton_metrics_url is None:
-        return 0, 0, 0
-    with build_opener(ProxyHandler({})).open(server.triton_metrics_url, timeout=10) as answer:
-        text = answer.read().decode()
-    name = model_id.replace("/", "--")
-
-    def value(metric: str) -> int:
-        match = re.search(rf'^{metric}{{model="{name}",version="1"}} (\d+)', text, re.MULTILINE)
-        return int(match[1]) if match else 0
-
-    metrics = ("nv_inference_count", "nv_inference_exec_count", "nv_inference_request_success")
-    images, executions, calls = map(value, metrics)
-    return images, executions, calls

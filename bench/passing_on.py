@@ -14,10 +14,9 @@ from statistics import median
 from typing import Final
 
 from bench.idle import processors_awake
-from bench.measure import measure
-from bench.models import NULL, bench_models, prepare
+from bench.measure import closed, measure
+from bench.models import NULL, WORK, bench_models, prepare
 from bench.pictures import SMALL, write_picture
-from bench.run import WORK, closed
 from bench.servers import running, vitriton
 from tests.jpeg_profile import CPU_JPEG, repository_with_cpu_jpeg
 
@@ -31,7 +30,7 @@ _CONCURRENCY: Final = 32
 def gateway_cpu_ms() -> tuple[list[float], list[float]]:
     """CPU milliseconds of the gateway for one request in each round: with pixels, with JPEGs."""
     repository = (WORK / "models").resolve()
-    models = bench_models(on_gpu=False, has_bf16=False)
+    models = bench_models(has_bf16=False)
     prepare(repository, [model for model in models if model.model_id == NULL])
     picture = write_picture(WORK, SMALL).resolve()
     with tempfile.TemporaryDirectory(prefix="vitriton-bench-") as folder:

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
 import matplotlib as mpl
 from matplotlib import pyplot as plt
+
+from bench.promise import KEPT, Promise, at_least, at_most
 
 OURS: Final = "vitriton"
 _IN_PROCESS: Final = "FastAPI, tuned, in process"
@@ -20,7 +21,6 @@ _COLORS: Final = {
     "server": "#718096",
 }
 _MARKDOWN: Final = "| {} | {} | {} | {} | {} |"
-_KEPT: Final = {True: "yes", False: "**no**"}
 _IDLE: Final = {
     True: "Processors were kept awake: a shared host lends a halted processor to other guests, and"
     " it comes back late. What depends on halting was also measured with processors that halt,"
@@ -28,39 +28,6 @@ _IDLE: Final = {
     False: "Idle processors halted: keeping them awake takes root, /dev/cpu_dma_latency, and a"
     " kernel that lets them spin.",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Promise:
-    """A figure that the project promises, and what was measured."""
-
-    what: str
-    measured: float
-    bound: float
-    is_at_most: bool
-    halting: float | None = None
-    """The figure with processors that halt; none if that was not measured."""
-
-    @property
-    def is_kept(self) -> bool:
-        """Whether the measured figure is on the right side."""
-        return self._is_within(self.measured)
-
-    @property
-    def is_kept_halting(self) -> bool:
-        """Whether the figure with processors that halt is on the right side, if measured."""
-        return self.halting is None or self._is_within(self.halting)
-
-    def _is_within(self, figure: float) -> bool:
-        return figure <= self.bound if self.is_at_most else figure >= self.bound
-
-
-def _at_most(what: str, measured: float, bound: float, halting: float | None = None) -> Promise:
-    return Promise(what, measured, bound, is_at_most=True, halting=halting)
-
-
-def _at_least(what: str, measured: float, bound: float, halting: float | None = None) -> Promise:
-    return Promise(what, measured, bound, is_at_most=False, halting=halting)
 
 
 def median_of(rounds: list[dict[str, Any]], value: Callable[[dict[str, Any]], float]) -> float:
@@ -83,23 +50,23 @@ def promises(report: dict[str, Any]) -> list[Promise]:
     tuned, tuned_halting = of_null(_over_tuned)
     one, one_halting = _beyond(tiny), _beyond(tiny["halting"]) if "halting" in tiny else None
     found = [
-        _at_most(
+        at_most(
             "null model: CPU of the gateway / floor of decoding", gateway, 1.4, gateway_halting
         ),
-        _at_most("null model: CPU of gateway, Triton, stub / floor", stack, 1.7, stack_halting),
-        _at_least("null model: requests/s / FastAPI + pipeline", _over_pipeline(null), 2.5),
-        _at_least("null model: requests/s / tuned, in process", tuned, 0.9, tuned_halting),
-        _at_least("ViT-tiny: images/s / the graph alone", _share(tiny), 0.95),
-        _at_least("ViT-base: images/s / the graph alone", _share(report["base"]), 0.95),
-        _at_most("ViT-tiny, one client: p50 beyond the graph's, ms", one, 4, one_halting),
-        _at_most("4000x3000: CPU of fast / reference", fast, 0.6),
-        _at_most("4000x3000: CPU of scaled / reference", scaled, 0.2),
-        _at_most("gateway after 10,000 requests, MB resident", memory["end_mb"], 180),
-        _at_most("its growth over the last half, MB", growth, 5),
+        at_most("null model: CPU of gateway, Triton, stub / floor", stack, 1.7, stack_halting),
+        at_least("null model: requests/s / FastAPI + pipeline", _over_pipeline(null), 2.5),
+        at_least("null model: requests/s / tuned, in process", tuned, 0.9, tuned_halting),
+        at_least("ViT-tiny: images/s / the graph alone", _share(tiny), 0.95),
+        at_least("ViT-base: images/s / the graph alone", _share(report["base"]), 0.95),
+        at_most("ViT-tiny, one client: p50 beyond the graph's, ms", one, 4, one_halting),
+        at_most("4000x3000: CPU of fast / reference", fast, 0.6),
+        at_most("4000x3000: CPU of scaled / reference", scaled, 0.2),
+        at_most("gateway after 10,000 requests, MB resident", memory["end_mb"], 180),
+        at_most("its growth over the last half, MB", growth, 5),
     ]
     if "base_bf16" in report:
         gain = _requests(report["base_bf16"], OURS) / _requests(report["base"], OURS)
-        found.append(_at_least("ViT-base: bf16 / fp32, images/s", gain, 1.6))
+        found.append(at_least("ViT-base: bf16 / fp32, images/s", gain, 1.6))
     return found
 
 
@@ -176,15 +143,14 @@ def markdown(name: str, report: dict[str, Any]) -> Iterator[str]:
     yield _MARKDOWN.format("figure", "measured", "promised", "kept", "with processors that halt")
     yield "|---" * 5 + "|"
     for promise in promises(report):
-        sign = "≤" if promise.is_at_most else "≥"
         halting = "–"
         if promise.halting is not None:
-            halting = f"{promise.halting:.2f}, {_KEPT[promise.is_kept_halting]}"
+            halting = f"{promise.halting:.2f}, {KEPT[promise.is_kept_halting]}"
         yield _MARKDOWN.format(
             promise.what,
             f"{promise.measured:.2f}",
-            f"{sign} {promise.bound:g}",
-            _KEPT[promise.is_kept],
+            promise.bound_text,
+            KEPT[promise.is_kept],
             halting,
         )
     yield from _null_table(report)

@@ -9,7 +9,6 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -18,16 +17,23 @@ from statistics import median
 from time import monotonic
 from typing import Any, Final, NamedTuple, get_args
 
-import torch
-
 from bench.idle import can_keep_awake, processors_awake
 from bench.machine import machine
-from bench.measure import LoneGraph, Measured, lone_graph, measure, run_json
+from bench.measure import (
+    LoneGraph,
+    Measured,
+    closed,
+    floor,
+    lone_graph,
+    measure,
+    run_json,
+)
 from bench.models import (
     BASE,
     BASE_BF16,
     NULL,
     TINY,
+    WORK,
     bench_models,
     graph_of,
     prepare,
@@ -52,7 +58,6 @@ _ONE_CLIENT_SECONDS: Final = 1.2
 _GRAPH_SECONDS: Final = 1.0
 MEMORY_REQUESTS: Final = 10_000
 _OPEN_LOOP_SHARE: Final = 0.5
-WORK: Final = Path("bench/.work")
 _DEMO: Final = Path("demo/checkpoint")
 _STARTED: Final = monotonic()
 
@@ -60,11 +65,6 @@ _STARTED: Final = monotonic()
 def report_progress(what: str) -> None:
     """Print progress on standard error, with the seconds since the start."""
     print(f"bench: {monotonic() - _STARTED:4.0f} s, {what}", file=sys.stderr, flush=True)
-
-
-def closed(concurrency: int, seconds: float = SECONDS) -> list[str]:
-    """Arguments of `bench.load` for a closed loop."""
-    return ["--concurrency", str(concurrency), "--seconds", str(seconds)]
 
 
 def decoding(small: Path, large: Path) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def null_model(repository: Path, small: Path) -> dict[str, Any]:
         if can_keep_awake():
             report_progress("first with processors that halt")
             halting = _null_rounds(servers[:2], small, ROUNDS, _HALTING_SECONDS)
-            halting["one_client"] = asdict(measure(ours, NULL, small, closed(1)))
+            halting["one_client"] = asdict(measure(ours, NULL, small, closed(1, SECONDS)))
         with processors_awake():
             found = _null_rounds(servers, small, _SHORT_ROUNDS, _NULL_SECONDS)
             report_progress("null model, one client, and an open loop")
@@ -106,7 +106,7 @@ def null_model(repository: Path, small: Path) -> dict[str, Any]:
             rate = _OPEN_LOOP_SHARE * median(speeds)
             load = ["--rate", f"{rate:.0f}", "--seconds", str(SECONDS)]
             opened = measure(ours, NULL, small, load)
-            found["one_client"] = asdict(measure(ours, NULL, small, closed(1)))
+            found["one_client"] = asdict(measure(ours, NULL, small, closed(1, SECONDS)))
             found["open_loop"] = {"rate": rate, **asdict(opened)}
             found["memory"] = _memory(ours, small)
         return found if halting is None else found | {"halting": halting}
@@ -117,19 +117,11 @@ def _null_rounds(servers: list[Server], small: Path, number: int, seconds: float
     floors = []
     for n in range(number):
         report_progress(f"null model, round {n + 1} of {number}")
-        floors.append(floor_ms(small, available_cpus()))
+        floors.append(floor(small, available_cpus()).cpu_ms)
         for server in servers:
             measured = measure(server, NULL, small, closed(CONCURRENCY, seconds))
             rounds[server.name].append(asdict(measured))
     return {"floors_ms": floors, "rounds": rounds}
-
-
-def floor_ms(picture: Path, cpus: int) -> float:
-    """CPU milliseconds to decode and resize a picture while all processors do the same."""
-    arguments = ["-m", "bench.limits", "floor", str(picture)]
-    with ThreadPoolExecutor(cpus) as pool:
-        costs = list(pool.map(lambda _: run_json(arguments)["cpu_ms"], range(cpus)))
-    return float(sum(costs) / len(costs))
 
 
 def _memory(server: Server, small: Path) -> dict[str, float]:
@@ -215,7 +207,7 @@ def _full_load(
         report_progress(f"{model_id}, round {n + 1} of {ROUNDS}")
         speeds.append(graph.measure(SECONDS)["images_per_s"])
         for server in servers:
-            measured = measure(server, model_id, small, closed(CONCURRENCY))
+            measured = measure(server, model_id, small, closed(CONCURRENCY, SECONDS))
             rounds[server.name].append(asdict(measured))
     return {"graph_images_per_s": speeds, "rounds": rounds}
 
@@ -254,8 +246,7 @@ def _settings() -> list[_Setting]:
     # As many threads as processors, or half as many: no other number was ever best, and with two
     # processors only the first.
     cpus = available_cpus()
-    on_cpu = [cpus] if cpus <= 2 else [cpus // 2, cpus]
-    threads = [1] if torch.cuda.is_available() else on_cpu
+    threads = [cpus] if cpus <= 2 else [cpus // 2, cpus]
     return [_Setting(batch, n) for batch in (1, 8, 16) for n in threads]
 
 
@@ -287,15 +278,12 @@ def main() -> None:
     """Measure everything and write the report."""
     parser = argparse.ArgumentParser(description="Measure Vitriton and its limits.")
     parser.add_argument("--name", default="cpu", help="the report is bench/results/NAME.*")
-    parser.add_argument("--gpu", action="store_true", help="fail without a GPU")
     options = parser.parse_args()
-    if options.gpu and not torch.cuda.is_available():
-        raise SystemExit("bench: there is no NVIDIA GPU here; `make bench` measures the CPU")
     if not (_DEMO / "model.safetensors").exists():
         raise SystemExit("bench: the demo model is not here; `make bench` trains it first")
-    has_bf16 = cpu_has_bf16() and not options.gpu
-    repository = (WORK / ("models-gpu" if options.gpu else "models")).resolve()
-    prepare(repository, bench_models(on_gpu=options.gpu, has_bf16=has_bf16))
+    has_bf16 = cpu_has_bf16()
+    repository = (WORK / "models").resolve()
+    prepare(repository, bench_models(has_bf16=has_bf16))
     small, large = (write_picture(WORK, size).resolve() for size in (SMALL, LARGE))
     start = monotonic()
     report: dict[str, Any] = {

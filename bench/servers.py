@@ -21,6 +21,8 @@ from tests.stack import Stack, running_stack
 _START_TIMEOUT_S: Final = 120.0
 _STOP_TIMEOUT_S: Final = 30.0
 _PAUSE_S: Final = 0.2
+# As `vitriton serve` sets it.
+_SHARED_MEMORY_BYTES: Final = 16 * 1024 * 1024
 
 
 class Usage(NamedTuple):
@@ -38,15 +40,21 @@ class Server:
 
     name: str
     url: str
-    pid: int
-    """The server's top process; all its other processes are below it."""
+    pids: tuple[int, ...]
+    """The server's top processes; all its other processes are below them."""
     triton_metrics_url: str | None = None
+    triton_grpc_url: str | None = None
+
+    def processes(self) -> Iterator[psutil.Process]:
+        """All processes of the server."""
+        for top in map(psutil.Process, self.pids):
+            yield top
+            yield from top.children(recursive=True)
 
     def usage(self) -> dict[str, Usage]:
         """CPU and memory so far, by kind of process."""
-        top = psutil.Process(self.pid)
         found: dict[str, Usage] = {}
-        for process in (top, *top.children(recursive=True)):
+        for process in self.processes():
             times = process.cpu_times()
             before = found.get(kind := _kind(process), Usage(0.0, 0, 0))
             found[kind] = Usage(
@@ -86,13 +94,36 @@ def running(starts: Sequence[AbstractContextManager[Server]]) -> Iterator[list[S
 
 @contextmanager
 def vitriton(models: list[str], repository: Path, work: Path, **settings: str) -> Iterator[Server]:
-    """`vitriton serve`, as a user starts it."""
+    """`vitriton serve`, as a user starts it.
+
+    Args:
+        models: Ids of the models, and further arguments of the command.
+        repository: The model repository.
+        work: Folder that the command runs in.
+        settings: Environment variables.
+    """
     with running_stack(models, repository, work, GATEWAY_LOG_LEVEL="warning", **settings) as stack:
         yield _of_stack("vitriton", stack)
 
 
 def _of_stack(name: str, stack: Stack) -> Server:
-    return Server(name, stack.url, stack.process.pid, stack.triton_metrics_url)
+    pids = (stack.process.pid,)
+    return Server(name, stack.url, pids, stack.triton_metrics_url, stack.triton_grpc_url)
+
+
+@contextmanager
+def gateway_before(stack: Server, name: str, **settings: str) -> Iterator[Server]:
+    """A gateway with settings of its own, before the Triton of a stack that runs."""
+    port = free_ports(1)[0]
+    environment = {
+        "GATEWAY_LOG_LEVEL": "warning",
+        "GATEWAY_SHARED_MEMORY_BYTES": str(_SHARED_MEMORY_BYTES),
+        "GATEWAY_TRITON_URL": str(stack.triton_grpc_url),
+        "GATEWAY_PORT": str(port),
+    }
+    with _serving([sys.executable, "-m", "gateway"], port, environment | settings) as own:
+        pids = (own, *stack.pids)
+        yield Server(name, f"http://127.0.0.1:{port}", pids, stack.triton_metrics_url)
 
 
 @contextmanager
@@ -100,16 +131,23 @@ def uvicorn(name: str, app: str, workers: int, **environment: str) -> Iterator[S
     """A baseline, under uvicorn with uvloop and httptools."""
     port = free_ports(1)[0]
     argv = [sys.executable, "-m", "uvicorn", app, "--port", str(port), "--workers", str(workers)]
+    argv += ["--loop", "uvloop", "--http", "httptools", "--no-access-log"]
+    with _serving(argv, port, environment) as pid:
+        yield Server(name, f"http://127.0.0.1:{port}", (pid,))
+
+
+@contextmanager
+def _serving(argv: list[str], port: int, environment: dict[str, str]) -> Iterator[int]:
+    """Start a server on a port of the loopback interface; yield its process id once it answers."""
     with subprocess.Popen(
-        [*argv, "--loop", "uvloop", "--http", "httptools", "--no-access-log"],
+        argv,
         env=os.environ | environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ) as process:
         try:
-            url = f"http://127.0.0.1:{port}"
-            _wait_until_up(url, process)
-            yield Server(name, url, process.pid)
+            _wait_until_up(f"http://127.0.0.1:{port}", process)
+            yield process.pid
         finally:
             process.terminate()
             process.wait(_STOP_TIMEOUT_S)
