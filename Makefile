@@ -137,8 +137,8 @@ bench: install $(DEMO) ## Measure the stack against its limits, to bench/results
 	$(BIN)/python -m bench.run --name cpu
 	$(BIN)/python -m docs.generate
 
-bench-gpu: install $(DEMO) ## Measure on an NVIDIA machine
-	$(BIN)/python -m bench.run --name gpu --gpu
+bench-gpu: install ## Measure limits and stack on an NVIDIA machine, to bench/results/; six minutes
+	$(BIN)/python -m bench.gpu.run
 
 bench-first-answer: ## Time from a fresh clone to the first right answer
 	$(PYTHON) bench/first_answer.py

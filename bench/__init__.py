@@ -1,1 +1,1 @@
-"""What is measured, and how: start with `bench.run`."""
+"""What is measured, and how: start with `bench.run`, or `bench.gpu.run` for a GPU."""

@@ -1,5 +1,6 @@
 """The models that are measured: a null model that costs nothing, and ViTs with random weights."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 import exporter
 from exporter.config_pbtxt import parse_pbtxt, to_pbtxt
-from gateway.modelspec import CONTRACT_PARAMETER, parse_model_spec, triton_model_name
+from gateway.modelspec import CONTRACT_PARAMETER, triton_model_name
 
 WORK: Final = Path("bench/.work")
 NULL: Final = "bench/null"
@@ -123,8 +124,8 @@ def copy_entry(
         config = parse_pbtxt(file.read_text())
         config.name = triton_model_name(copy_id)
         contract = config.parameters[CONTRACT_PARAMETER]
-        spec = parse_model_spec(contract.string_value)
-        contract.string_value = spec.model_copy(update={"model_id": copy_id}).model_dump_json()
+        spec = json.loads(contract.string_value) | {"model_id": copy_id}
+        contract.string_value = json.dumps(spec)
         change(config)
         # The linked file is the other entry's as well.
         file.unlink()

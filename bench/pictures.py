@@ -1,4 +1,7 @@
-"""Make the pictures that the bench sends from the two photographs inside scikit-learn."""
+"""Make the pictures that the bench sends from the two photographs inside scikit-learn.
+
+A machine without scikit-learn can have a picture of noise instead.
+"""
 
 import io
 from collections.abc import Iterator
@@ -7,15 +10,18 @@ from typing import Final
 
 import numpy as np
 from PIL import Image
-from sklearn.datasets import load_sample_image
 
 SMALL: Final = (500, 375)
 LARGE: Final = (4000, 3000)
 _QUALITY: Final = 90
 _PHOTOS: Final = ("china.jpg", "flower.jpg")
+# Pixels between two random values, and the share of the contrast.
+_NOISE: Final = ((64, 0.4), (16, 0.25), (4, 0.25), (2, 0.15))
 
 
 def _photo(name: str) -> Image.Image:
+    from sklearn.datasets import load_sample_image  # noqa: PLC0415 - not on every GPU machine
+
     return Image.fromarray(load_sample_image(name))
 
 
@@ -31,6 +37,19 @@ def write_picture(folder: Path, size: tuple[int, int]) -> Path:
     path = folder / f"{size[0]}x{size[1]}.jpg"
     if not path.exists():
         path.write_bytes(encoded(_photo(_PHOTOS[0]).resize(size, Image.Resampling.LANCZOS)))
+    return path
+
+
+def write_noise(folder: Path, size: tuple[int, int]) -> Path:
+    """Write a picture of noise at several scales; it has about as many bytes as the photograph."""
+    path = folder / f"noise-{size[0]}x{size[1]}.jpg"
+    random = np.random.default_rng(0)
+    pixels = np.full((size[1], size[0], 3), 128.0)
+    for scale, contrast in _NOISE:
+        small = random.uniform(0, 255, (size[1] // scale + 1, size[0] // scale + 1, 3))
+        layer = Image.fromarray(small.astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
+        pixels += contrast * (np.asarray(layer) - 128.0)
+    path.write_bytes(encoded(Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))))
     return path
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from bench.gpu import page as gpu_page
 from bench.report import OURS, markdown, promises
 
 # `make bench` does not overwrite this report.
@@ -83,7 +84,8 @@ def test_report_says_that_processors_halted(report: dict[str, Any]) -> None:
     assert {promise.halting for promise in promises(report)} == {None}
 
 
-@pytest.mark.parametrize("file", sorted(_REPORT.parent.glob("cpu*.json")), ids=lambda f: f.stem)
+@pytest.mark.parametrize("file", sorted(_REPORT.parent.glob("*.json")), ids=lambda f: f.stem)
 def test_page_is_generated_from_the_figures(file: Path) -> None:
-    page = "\n".join(markdown(file.stem, json.loads(file.read_text()))) + "\n"
-    assert page == file.with_suffix(".md").read_text()
+    found = json.loads(file.read_text())
+    lines = gpu_page.markdown(found) if file.stem.startswith("gpu") else markdown(file.stem, found)
+    assert "\n".join(lines) + "\n" == file.with_suffix(".md").read_text()

@@ -1,0 +1,1 @@
+"""Measure the stack on an NVIDIA machine: start with `bench.gpu.run`."""

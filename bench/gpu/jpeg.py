@@ -1,0 +1,109 @@
+"""Measure nvImageCodec's decoders without a server, and compare their pixels with Pillow's.
+
+    python -m bench.gpu.jpeg PICTURE --batches 1 8 64 128 --seconds 0.5
+
+Prints one line of JSON for each decoder and kind of JPEG with the difference in grey levels, then
+one for each decoder and batch size. Without a GPU it measures nvImageCodec's decoder for the CPU.
+"""
+
+import argparse
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from PIL import Image
+
+from bench.gpu.timing import speed
+
+ENGINES: Final = "JPEG engines (HW_GPU_ONLY)"
+DEFAULT: Final = "default backends"
+ON_CPU: Final = "CPU_ONLY"
+
+_QUALITY: Final = 90
+# Pillow's numbers of the kinds of chroma subsampling.
+_SUBSAMPLING: Final = {"4:2:0": 2, "4:2:2": 1, "4:4:4": 0}
+
+
+def kinds(picture: bytes) -> dict[str, bytes]:
+    """The picture as JPEGs of each kind of subsampling, and in grey."""
+    image = Image.open(io.BytesIO(picture)).convert("RGB")
+    found = {name: _encoded(image, subsampling=n) for name, n in _SUBSAMPLING.items()}
+    return found | {"grey": _encoded(image.convert("L"))}
+
+
+def _encoded(image: Image.Image, **options: int) -> bytes:
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=_QUALITY, **options)
+    return out.getvalue()
+
+
+def decoders() -> dict[str, Any]:
+    """The decoders of nvImageCodec on this machine, by name.
+
+    Raises:
+        SystemExit: nvImageCodec is not installed.
+    """
+    try:
+        from nvidia import nvimgcodec  # noqa: PLC0415 - optional
+    except ImportError as exc:
+        raise SystemExit(f"nvImageCodec is not installed: {exc}") from exc
+    if not torch.cuda.is_available():
+        backends = [nvimgcodec.Backend(nvimgcodec.CPU_ONLY)]
+        device = nvimgcodec.NVIMGCODEC_DEVICE_CPU_ONLY
+        return {ON_CPU: nvimgcodec.Decoder(device_id=device, backends=backends)}
+    engines = [nvimgcodec.Backend(nvimgcodec.HW_GPU_ONLY)]
+    return {
+        ENGINES: nvimgcodec.Decoder(device_id=0, backends=engines),
+        DEFAULT: nvimgcodec.Decoder(device_id=0),
+    }
+
+
+def difference(decoder: Any, jpeg: bytes) -> dict[str, Any]:
+    """Largest and mean difference from Pillow's pixels in grey levels, or that it is refused."""
+    decoded = decoder.decode([jpeg])[0]
+    if decoded is None:
+        return {"error": "not decoded"}
+    wanted = np.asarray(Image.open(io.BytesIO(jpeg)).convert("RGB")).astype(int)
+    pixels = np.asarray(decoded.cpu())
+    if pixels.shape != wanted.shape:
+        return {"error": f"decoded to the shape {pixels.shape}"}
+    levels = np.abs(pixels - wanted)
+    return {"max": int(levels.max()), "mean": float(levels.mean())}
+
+
+def rows(picture: bytes, batches: list[int], seconds: float) -> Iterator[dict[str, Any]]:
+    """Yield all rows."""
+    found = decoders()
+    for name, decoder in found.items():
+        for kind, jpeg in kinds(picture).items():
+            yield {"decoder": name, "kind": kind} | difference(decoder, jpeg)
+    for name, decoder in found.items():
+        for batch in batches:
+            jpegs = [picture] * batch
+            if any(image is None for image in decoder.decode(jpegs)):
+                yield {"decoder": name, "batch": batch, "error": "not decoded"}
+                continue
+            yield {"decoder": name, "batch": batch} | speed(
+                lambda decoder=decoder, jpegs=jpegs: decoder.decode(jpegs),  # type: ignore[misc]  # bound
+                batch,
+                seconds,
+            )
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description="Measure JPEG decoding without a server.")
+    parser.add_argument("picture", type=Path)
+    parser.add_argument("--batches", type=int, nargs="+", required=True)
+    parser.add_argument("--seconds", type=float, default=0.5)
+    options = parser.parse_args()
+    for row in rows(options.picture.read_bytes(), options.batches, options.seconds):
+        print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""What a run measures: in full on a GPU, or quickly on any machine to try the code."""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Mode = Literal["pixels", "jpegs"]
+"""What the gateway sends to Triton."""
+
+MODEL: Final = "bench/model"
+NULL: Final = "bench/null"
+
+# A process of the load generator asks for a few thousand images a second.
+_CLIENTS_PER_PROCESS: Final = 64
+_MOST_PROCESSES: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Sizes and times of a run."""
+
+    name: str
+    preset: str
+    precision: str
+    max_batch_size: int
+    profiles: dict[Mode, str]
+    """The profile of `vitriton serve` that measures each mode."""
+    clients: tuple[int, ...]
+    """Numbers of clients, the most important first."""
+    load_s: float
+    sweep_clients: int
+    sweep_s: float
+    workers: tuple[int, ...]
+    instances: tuple[int, ...]
+    batches: tuple[int, ...]
+    """Batch sizes of the graph and of the JPEG decoders."""
+    resize_batches: tuple[int, ...]
+    limit_s: float
+    """Seconds of each measurement without a server."""
+
+    @property
+    def main_mode(self) -> Mode:
+        """The mode that one client, workers and instances are measured in."""
+        return "jpegs" if "jpegs" in self.profiles else "pixels"
+
+
+FULL: Final = Plan(
+    name="full",
+    preset="vit-base",
+    precision="fp16",
+    max_batch_size=128,
+    profiles={"jpegs": "gpu-jpeg", "pixels": "gpu"},
+    clients=(256, 1, 8, 512, 128, 32),
+    load_s=3.0,
+    sweep_clients=256,
+    sweep_s=2.0,
+    workers=(4, 8, 2, 6, 12),
+    instances=(1, 2, 3),
+    batches=(1, 8, 32, 64, 128),
+    resize_batches=(8, 64),
+    limit_s=0.4,
+)
+QUICK: Final = Plan(
+    name="quick",
+    preset="vit-tiny",
+    precision="fp32",
+    max_batch_size=4,
+    profiles={"pixels": "cpu"},
+    clients=(8, 1),
+    load_s=0.6,
+    sweep_clients=8,
+    sweep_s=0.6,
+    workers=(1, 2),
+    instances=(1, 2),
+    batches=(1, 4),
+    resize_batches=(4,),
+    limit_s=0.05,
+)
+
+
+def load_processes(clients: int) -> int:
+    """Processes of the load generator for a number of clients."""
+    return min(_MOST_PROCESSES, -(-clients // _CLIENTS_PER_PROCESS))
