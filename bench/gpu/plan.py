@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from tests.jpeg_profile import CPU_JPEG
+
 Mode = Literal["pixels", "jpegs"]
 """What the gateway sends to Triton."""
 
@@ -37,11 +39,6 @@ class Plan:
     limit_s: float
     """Seconds of each measurement without a server."""
 
-    @property
-    def main_mode(self) -> Mode:
-        """The mode that one client, workers and instances are measured in."""
-        return "jpegs" if "jpegs" in self.profiles else "pixels"
-
 
 FULL: Final = Plan(
     name="full",
@@ -64,7 +61,7 @@ QUICK: Final = Plan(
     preset="vit-tiny",
     precision="fp32",
     max_batch_size=4,
-    profiles={"pixels": "cpu"},
+    profiles={"jpegs": CPU_JPEG, "pixels": "cpu"},
     clients=(8, 1),
     load_s=0.6,
     sweep_clients=8,

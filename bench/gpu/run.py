@@ -165,13 +165,11 @@ def sent_picture() -> Path:
         return write_noise(WORK, SMALL).resolve()
 
 
-def run(plan: Plan, report: Report, bench: Bench, budget_s: float) -> None:
-    """Run the steps that the plan has a mode for, while there is time."""
+def run(report: Report, bench: Bench, budget_s: float) -> None:
+    """Run the steps while there is time."""
     for step in STEPS:
         left = budget_s - _RESERVE_S - (monotonic() - _STARTED)
-        if step.mode is not None and step.mode not in plan.profiles:
-            report.skip(step, f"the plan `{plan.name}` has no mode `{step.mode}`")
-        elif left < _LEAST_S:
+        if left < _LEAST_S:
             report.skip(step, f"no time is left of {budget_s:g} s")
         else:
             report.run(step, bench, min(step.most_s, left))
@@ -194,11 +192,12 @@ def main() -> None:
     folder = WORK if options.quick else options.results
     folder.mkdir(parents=True, exist_ok=True)
     report = Report(folder, name, facts(plan, picture))
-    repository = (WORK / f"models-gpu-{plan.name}").resolve()
+    exported = (WORK / f"models-gpu-{plan.name}").resolve()
+    repository = exported.with_name(f"{exported.name}-served") if options.quick else exported
     with tempfile.TemporaryDirectory(prefix="vitriton-bench-") as work:
         stacks = Stacks(plan, repository, Path(work))
         try:
-            run(plan, report, Bench(plan, repository, picture, stacks), options.budget)
+            run(report, Bench(plan, exported, repository, picture, stacks), options.budget)
         finally:
             stacks.close()
             report.finish()

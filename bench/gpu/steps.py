@@ -1,6 +1,7 @@
 """The steps of a run. Each yields its figures one by one, so that a step that fails keeps some."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from bench.models import BenchModel, export, graph_of, is_exported
 from bench.servers import Server, gateway_before
 from gateway.runtime.processors import available_cpus
 from gateway.settings import Settings
+from tests.jpeg_profile import repository_with_cpu_jpeg
 
 _WARM_UP_S: Final = 1.5
 
@@ -30,7 +32,10 @@ class Bench:
     """What the steps share."""
 
     plan: Plan
+    exported: Path
+    """The model repository that the exporter writes."""
     repository: Path
+    """The one that is served."""
     picture: Path
     stacks: Stacks
 
@@ -42,18 +47,19 @@ class Step:
     name: str
     run: Callable[[Bench], Figures]
     most_s: float
-    mode: Mode | None = None
-    """The step is left out of a plan without this mode."""
 
 
 def export_model(bench: Bench) -> Figures:
-    """Export the model, unless an earlier run has."""
+    """Export the model, unless an earlier run has; without a GPU add what a CPU can serve."""
     plan = bench.plan
-    is_kept = is_exported(bench.repository, MODEL)
+    is_kept = is_exported(bench.exported, MODEL)
     start = monotonic()
     if not is_kept:
         model = BenchModel(MODEL, plan.preset, plan.precision, plan.max_batch_size)
-        export(bench.repository, model)
+        export(bench.exported, model)
+    if bench.repository != bench.exported:
+        shutil.rmtree(bench.repository, ignore_errors=True)
+        repository_with_cpu_jpeg(bench.exported, bench.repository)
     yield "seconds", monotonic() - start
     yield "is_of_earlier_run", is_kept
 
@@ -100,7 +106,7 @@ def stack_of(mode: Mode) -> Callable[[Bench], Figures]:
 
 def one_client(bench: Bench) -> Figures:
     """Where the milliseconds of a lone client go: the model, and one that computes nothing."""
-    server = bench.stacks.get(bench.plan.main_mode)
+    server = bench.stacks.get("jpegs")
     bench.stacks.add_null(NULL, server)
     for key, model_id in (("model", MODEL), ("null", NULL)):
         measure(server, model_id, bench.picture, closed(1, _WARM_UP_S))
@@ -131,7 +137,7 @@ def workers_in(mode: Mode) -> Callable[[Bench], Figures]:
 def instances(bench: Bench) -> Figures:
     """The model with several numbers of instances in Triton."""
     plan = bench.plan
-    server = bench.stacks.get(plan.main_mode)
+    server = bench.stacks.get("jpegs")
     for number in plan.instances:
         model_id = f"{MODEL}-{number}"
         bench.stacks.add_instances(model_id, server, number)
@@ -193,13 +199,13 @@ def _rows(command: list[str], batches: tuple[int, ...], seconds: float) -> Figur
 STEPS: Final = (
     Step("export", export_model, 150),
     Step("graph", graph_alone, 60),
-    Step("jpegs", stack_of("jpegs"), 80, "jpegs"),
+    Step("jpegs", stack_of("jpegs"), 80),
     Step("one_client", one_client, 40),
-    Step("pixels", stack_of("pixels"), 80, "pixels"),
+    Step("pixels", stack_of("pixels"), 80),
     Step("decode_floor", decode_floor, 30),
     Step("jpeg_decoders", jpeg_decoders, 40),
     Step("resizers", resizers, 40),
-    Step("workers_jpegs", workers_in("jpegs"), 70, "jpegs"),
+    Step("workers_jpegs", workers_in("jpegs"), 70),
     Step("instances", instances, 70),
-    Step("workers_pixels", workers_in("pixels"), 60, "pixels"),
+    Step("workers_pixels", workers_in("pixels"), 60),
 )
