@@ -2,8 +2,8 @@
 
     python -m bench.gpu.jpeg PICTURE --batches 1 8 64 128 --seconds 0.5
 
-Prints one line of JSON for each decoder and kind of JPEG with the difference in grey levels, then
-one for each decoder and batch size. Without a GPU it measures nvImageCodec's decoder for the CPU.
+Prints one line of JSON for each decoder and kind of JPEG with the difference in grey levels, and
+one for each decoder and batch size. Without a GPU it measures the decoder for the CPU.
 """
 
 import argparse
@@ -41,8 +41,8 @@ def _encoded(image: Image.Image, **options: int) -> bytes:
     return out.getvalue()
 
 
-def decoders() -> dict[str, Any]:
-    """The decoders of nvImageCodec on this machine, by name.
+def decoders() -> Iterator[tuple[str, Any]]:
+    """The decoders of nvImageCodec on this machine, by name; an error for one that is not there.
 
     Raises:
         SystemExit: nvImageCodec is not installed.
@@ -51,15 +51,19 @@ def decoders() -> dict[str, Any]:
         from nvidia import nvimgcodec  # noqa: PLC0415 - optional
     except ImportError as exc:
         raise SystemExit(f"nvImageCodec is not installed: {exc}") from exc
+    kinds = nvimgcodec.BackendKind
+    candidates: list[tuple[str, int, list[Any] | None]] = [
+        (ENGINES, 0, [kinds.HW_GPU_ONLY]),
+        (DEFAULT, 0, None),
+    ]
     if not torch.cuda.is_available():
-        backends = [nvimgcodec.Backend(nvimgcodec.CPU_ONLY)]
-        device = nvimgcodec.NVIMGCODEC_DEVICE_CPU_ONLY
-        return {ON_CPU: nvimgcodec.Decoder(device_id=device, backends=backends)}
-    engines = [nvimgcodec.Backend(nvimgcodec.HW_GPU_ONLY)]
-    return {
-        ENGINES: nvimgcodec.Decoder(device_id=0, backends=engines),
-        DEFAULT: nvimgcodec.Decoder(device_id=0),
-    }
+        candidates = [(ON_CPU, nvimgcodec.NVIMGCODEC_DEVICE_CPU_ONLY, [kinds.CPU_ONLY])]
+    for name, device, allowed in candidates:
+        backends = None if allowed is None else [nvimgcodec.Backend(kind) for kind in allowed]
+        try:
+            yield name, nvimgcodec.Decoder(device_id=device, backends=backends)
+        except RuntimeError as exc:
+            yield name, exc
 
 
 def difference(decoder: Any, jpeg: bytes) -> dict[str, Any]:
@@ -77,21 +81,20 @@ def difference(decoder: Any, jpeg: bytes) -> dict[str, Any]:
 
 def rows(picture: bytes, batches: list[int], seconds: float) -> Iterator[dict[str, Any]]:
     """Yield all rows."""
-    found = decoders()
-    for name, decoder in found.items():
+    for name, decoder in decoders():
+        if isinstance(decoder, RuntimeError):
+            yield {"decoder": name, "kind": "any", "error": str(decoder)}
+            continue
         for kind, jpeg in kinds(picture).items():
             yield {"decoder": name, "kind": kind} | difference(decoder, jpeg)
-    for name, decoder in found.items():
         for batch in batches:
-            jpegs = [picture] * batch
-            if any(image is None for image in decoder.decode(jpegs)):
-                yield {"decoder": name, "batch": batch, "error": "not decoded"}
-                continue
-            yield {"decoder": name, "batch": batch} | speed(
-                lambda decoder=decoder, jpegs=jpegs: decoder.decode(jpegs),  # type: ignore[misc]  # bound
-                batch,
-                seconds,
-            )
+            yield {"decoder": name, "batch": batch} | _speed(decoder, [picture] * batch, seconds)
+
+
+def _speed(decoder: Any, jpegs: list[bytes], seconds: float) -> dict[str, Any]:
+    if any(image is None for image in decoder.decode(jpegs)):
+        return {"error": "not decoded"}
+    return speed(lambda: decoder.decode(jpegs), len(jpegs), seconds)
 
 
 def main() -> None:

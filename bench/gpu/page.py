@@ -42,6 +42,7 @@ def markdown(report: dict[str, Any]) -> Iterator[str]:
     for step, title in _TITLES.items():
         yield from _loads(report, step, f"{title}, by clients", "clients")
         yield from _sizing(report, step)
+        yield from _backend(report, step)
     yield from _one_client(report)
     for step, title in _TITLES.items():
         yield from _loads(report, f"workers_{step}", f"{title}, by workers", "workers")
@@ -121,6 +122,12 @@ def _sizing(report: dict[str, Any], step: str) -> Iterator[str]:
         f" in Triton, by the CPU of {best['clients']} clients."
         f" The load generator took {best['client_cpu_ms']:.3f} ms an image on the same cores."
     )
+
+
+def _backend(report: dict[str, Any], step: str) -> Iterator[str]:
+    """What the backend has logged, once for all instances that logged the same."""
+    for line in dict.fromkeys(figures(report, step).get("backend", [])):
+        yield f"\nTriton's log: {line}."
 
 
 def _one_client(report: dict[str, Any]) -> Iterator[str]:

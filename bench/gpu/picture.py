@@ -34,7 +34,8 @@ def draw(path: Path, report: dict[str, Any]) -> str | None:
     axes.set_ylim(bottom=0)
     axes.set_xlabel("clients, each with one request at a time")
     axes.set_ylabel("images a second")
-    axes.legend(loc="upper left", fontsize="small")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="upper left", fontsize="small")
     figure.savefig(path, dpi=110)
     plt.close(figure)
     return path.name

@@ -31,7 +31,8 @@ class Plan:
     load_s: float
     sweep_clients: int
     sweep_s: float
-    workers: tuple[int, ...]
+    workers: dict[Mode, tuple[int, ...]]
+    """Workers of the gateway; the decoding threads are shared out among them."""
     instances: tuple[int, ...]
     batches: tuple[int, ...]
     """Batch sizes of the graph and of the JPEG decoders."""
@@ -50,8 +51,9 @@ FULL: Final = Plan(
     load_s=3.0,
     sweep_clients=256,
     sweep_s=2.0,
-    workers=(4, 8, 2, 6, 12),
-    instances=(1, 2, 3),
+    workers={"jpegs": (4, 8, 2, 6, 12), "pixels": (4, 8, 2)},
+    # Two are what is exported.
+    instances=(1, 3),
     batches=(1, 8, 32, 64, 128),
     resize_batches=(8, 64),
     limit_s=0.4,
@@ -66,8 +68,8 @@ QUICK: Final = Plan(
     load_s=0.6,
     sweep_clients=8,
     sweep_s=0.6,
-    workers=(1, 2),
-    instances=(1, 2),
+    workers={"jpegs": (1, 2), "pixels": (2,)},
+    instances=(2,),
     batches=(1, 4),
     resize_batches=(4,),
     limit_s=0.05,

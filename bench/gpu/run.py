@@ -39,6 +39,7 @@ BUDGET_S: Final = 360.0
 # Left for stopping the stack and writing the report.
 _RESERVE_S: Final = 15.0
 _LEAST_S: Final = 5.0
+_LOG_LINES: Final = 40
 _PACKAGES: Final = ("nvidia-nvimgcodec-cu13", "nvidia-nvimgcodec-cu12", "nvidia-ml-py")
 _STARTED: Final = monotonic()
 
@@ -90,7 +91,7 @@ class Report:
         except (Exception, SystemExit) as exc:
             found["error"] = describe(exc)
             traceback.print_exc()
-            print("\n".join(bench.stacks.log_lines()), file=sys.stderr)
+            print("\n".join(bench.stacks.log_lines()[-_LOG_LINES:]), file=sys.stderr)
             say(f"{step.name} failed: {found['error']}")
         found["seconds"] = monotonic() - start
         self._write()

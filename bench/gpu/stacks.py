@@ -13,10 +13,10 @@ from bench.gpu.plan import MODEL, Mode, Plan
 from bench.models import copy_entry, make_null
 from bench.servers import Server, vitriton
 from deploy.local.triton_server import TRITON_LOG
+from gateway.modelspec import triton_model_name
 from gateway.triton.client import TritonClient
 
 _LOAD_TIMEOUT_S: Final = 60.0
-_LOG_LINES: Final = 40
 
 
 class Stacks:
@@ -50,9 +50,14 @@ class Stacks:
         return vitriton(arguments, self._repository, self._work, TMPDIR=str(self._work))
 
     def log_lines(self) -> list[str]:
-        """The last lines of Triton's log: of the stack that runs, or of one that failed."""
+        """The lines of Triton's log: of the stack that runs, or of the last that failed."""
         logs = sorted(self._work.rglob(TRITON_LOG), key=lambda log: log.stat().st_mtime)
-        return logs[-1].read_text(errors="replace").splitlines()[-_LOG_LINES:] if logs else []
+        return logs[-1].read_text(errors="replace").splitlines() if logs else []
+
+    def lines_about(self, model_id: str) -> list[str]:
+        """What our backend has logged about a model: decoders and CUDA graphs of each instance."""
+        name = f"{triton_model_name(model_id)}, version "
+        return [line[line.index(name) :].rstrip('"') for line in self.log_lines() if name in line]
 
     def close(self) -> None:
         """Stop the stack, so that the machine is free."""

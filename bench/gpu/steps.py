@@ -97,6 +97,7 @@ def stack_of(mode: Mode) -> Callable[[Bench], Figures]:
     def run(bench: Bench) -> Figures:
         server = bench.stacks.get(mode)
         yield "ready_s", bench.stacks.ready_s[mode]
+        yield "backend", bench.stacks.lines_about(MODEL)
         warm_up(bench, server, MODEL)
         for clients in bench.plan.clients:
             yield str(clients), load(bench, server, MODEL, clients, bench.plan.load_s)
@@ -122,7 +123,7 @@ def workers_in(mode: Mode) -> Callable[[Bench], Figures]:
     def run(bench: Bench) -> Figures:
         plan = bench.plan
         stack = bench.stacks.get(mode)
-        for workers in plan.workers:
+        for workers in plan.workers[mode]:
             settings = Settings(workers=workers)
             with gateway_before(
                 stack, f"{workers} workers", GATEWAY_WORKERS=str(workers)
