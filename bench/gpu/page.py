@@ -16,10 +16,14 @@ _NOTHING: Final = "–"
 
 def table(head: Sequence[str], lines: Iterable[Sequence[object]]) -> Iterator[str]:
     """A table; a cell that is None shows as a dash, and without lines there is no table."""
-    found = [[_NOTHING if cell is None else str(cell) for cell in line] for line in lines]
+    found = [[_NOTHING if cell is None else _escaped(cell) for cell in line] for line in lines]
     if found:
         for line in (list(head), ["---"] * len(head), *found):
             yield f"| {' | '.join(line)} |"
+
+
+def _escaped(cell: object) -> str:
+    return str(cell).replace("|", "\\|")
 
 
 def markdown(report: dict[str, Any]) -> Iterator[str]:
