@@ -10,7 +10,7 @@ import psutil
 from tritonclient.grpc import model_config_pb2 as pb
 
 from bench.gpu.plan import MODEL, Mode, Plan
-from bench.models import copy_entry, make_null
+from bench.models import copy_entry, graph_of, make_null
 from bench.servers import Server, vitriton
 from deploy.local.triton_server import TRITON_LOG
 from gateway.modelspec import triton_model_name
@@ -32,7 +32,13 @@ class Stacks:
         """Seconds from the command to the first start's ready line."""
 
     def get(self, mode: Mode) -> Server:
-        """The stack that serves the model in a mode, started unless it runs."""
+        """The stack that serves the model in a mode, started unless it runs.
+
+        Raises:
+            RuntimeError: The model is not there; `vitriton serve` would export it once more.
+        """
+        if not graph_of(self._repository, MODEL).exists():
+            raise RuntimeError("there is no model to serve: the export failed")
         if self._running is not None:
             running, server = self._running
             if running == mode and all(map(psutil.pid_exists, server.pids)):

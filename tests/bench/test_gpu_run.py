@@ -94,6 +94,11 @@ def test_figures_are_written_before_the_step_ends(
     assert seen == [{"first": 1}]
 
 
+def test_without_a_model_no_stack_is_started(bench: Bench) -> None:
+    with pytest.raises(RuntimeError, match="the export failed"):
+        bench.stacks.get("jpegs")
+
+
 def test_steps_without_time_are_left_out(bench: Bench, report: Report, tmp_path: Path) -> None:
     gpu_run.run(report, bench, budget_s=0)
 
