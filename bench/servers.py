@@ -93,16 +93,12 @@ def running(starts: Sequence[AbstractContextManager[Server]]) -> Iterator[list[S
 
 
 @contextmanager
-def vitriton(models: list[str], repository: Path, work: Path, **settings: str) -> Iterator[Server]:
-    """`vitriton serve`, as a user starts it.
-
-    Args:
-        models: Ids of the models, and further arguments of the command.
-        repository: The model repository.
-        work: Folder that the command runs in.
-        settings: Environment variables.
-    """
-    with running_stack(models, repository, work, GATEWAY_LOG_LEVEL="warning", **settings) as stack:
+def vitriton(
+    models: list[str], repository: Path, work: Path, *, profile: str = "auto", **settings: str
+) -> Iterator[Server]:
+    """`vitriton serve`, as a user starts it; the settings are environment variables."""
+    quiet = {"GATEWAY_LOG_LEVEL": "warning"} | settings
+    with running_stack(models, repository, work, profile=profile, **quiet) as stack:
         yield _of_stack("vitriton", stack)
 
 

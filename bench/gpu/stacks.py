@@ -45,15 +45,15 @@ class Stacks:
                 return server
         self.close()
         start = monotonic()
-        arguments = [MODEL, "--profile", self._plan.profiles[mode]]
-        server = self._stack.enter_context(self._start(arguments))
+        server = self._stack.enter_context(self._start(self._plan.profiles[mode]))
         self.ready_s.setdefault(mode, monotonic() - start)
         self._running = mode, server
         return server
 
-    def _start(self, arguments: list[str]) -> AbstractContextManager[Server]:
+    def _start(self, profile: str) -> AbstractContextManager[Server]:
+        work = self._work
         # Triton's log is in the temporary folder.
-        return vitriton(arguments, self._repository, self._work, TMPDIR=str(self._work))
+        return vitriton([MODEL], self._repository, work, profile=profile, TMPDIR=str(work))
 
     def log_lines(self) -> list[str]:
         """The lines of Triton's log: of the stack that runs, or of the last that failed."""
