@@ -4,6 +4,8 @@
 """
 
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -13,6 +15,7 @@ AUTO: Final = "auto"
 CPU: Final = "cpu"
 GPU: Final = "gpu"
 GPU_JPEG: Final = "gpu-jpeg"
+_IMPORT_TIMEOUT_S: Final = 30.0
 _INSTALL_CODEC: Final = "pip install 'vitriton[gpu]', with CUDA 12 'vitriton[gpu-cuda12]'"
 
 
@@ -86,9 +89,15 @@ def cuda_of_torch() -> str | None:
 
 
 def has_image_codec() -> bool:
-    """Whether nvImageCodec is installed, for any version of CUDA."""
-    # `nvidia` is only a folder that several packages share.
-    return (
-        importlib.util.find_spec("nvidia") is not None
-        and importlib.util.find_spec("nvidia.nvimgcodec") is not None
-    )
+    """Whether a model's process in Triton can import nvImageCodec, for any version of CUDA.
+
+    Such a process ignores `PYTHONPATH`, so another interpreter has to try.
+    """
+    argv = [sys.executable, "-E", "-c", "import nvidia.nvimgcodec"]
+    try:
+        done = subprocess.run(  # noqa: S603 - this interpreter, and a program of ours
+            argv, capture_output=True, timeout=_IMPORT_TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0

@@ -1,5 +1,6 @@
 """Which of a model's configurations Triton reads on a machine, and why."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,23 @@ def test_profile_asked_for_is_taken(wanted: str, monkeypatch: pytest.MonkeyPatch
 def test_cuda_of_torch_is_what_torch_says() -> None:
     """Read without importing torch, and the same."""
     assert profile.cuda_of_torch() == torch.version.cuda
+
+
+def test_codec_has_to_be_where_models_import_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process of a model ignores `PYTHONPATH`, so a copy there does not count."""
+    assert profile.has_image_codec()
+    package = tmp_path / "nvidia" / "nvimgcodec"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    program = tmp_path / "python-without-packages"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+
+    assert not profile.has_image_codec()
 
 
 without_gpu = pytest.mark.skipif(profile.has_nvidia_gpu(), reason="this machine has a GPU")
