@@ -63,9 +63,9 @@ class _PreparedImage(NamedTuple):
 
 
 class _VersionBatching(NamedTuple):
-    """The batching of one version of a model."""
+    """The batching of a model as Triton serves it."""
 
-    contract_sha256: str
+    model: LoadedModel
     batching: Batching[_PreparedImage, InferredImage]
 
 
@@ -255,9 +255,9 @@ class ImageClassifier:
             return await self.batching_of(model).run(_PreparedImage(picture, request_id))
 
     def batching_of(self, model: LoadedModel) -> Batching[_PreparedImage, InferredImage]:
-        """The batching of the model's images; a new version of the model replaces it."""
+        """The batching of the model's images; the model in another version or form replaces it."""
         current = self._batchings.get(model.spec.model_id)
-        if current is None or current.contract_sha256 != model.contract_sha256:
+        if current is None or not current.model.is_served_like(model):
             # Half a batch in a call, as Triton's dynamic batcher joins two calls to a whole batch:
             # docs/decisions/0006-one-call-for-many-images.md.
             most_images = max(1, model.max_batch_size // 2)
@@ -266,7 +266,7 @@ class ImageClassifier:
                 most_images,
                 self._settings.max_calls_per_model,
             )
-            current = _VersionBatching(model.contract_sha256, batching)
+            current = _VersionBatching(model, batching)
             self._batchings[model.spec.model_id] = current
         return current.batching
 

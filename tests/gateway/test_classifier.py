@@ -6,6 +6,7 @@ import weakref
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,8 +47,14 @@ async def classifier_of(
         yield classifier
 
 
-def test_new_version_of_a_model_replaces_the_batching_of_the_old_one() -> None:
-    """The batching of a version keeps its contract in memory, so it ends with the version."""
+@pytest.mark.parametrize(
+    "change",
+    [{"contract_sha256": "new contract"}, {"takes_files": True}, {"max_batch_size": 4}],
+)
+def test_model_in_another_form_replaces_the_batching_of_the_old_one(
+    change: dict[str, Any],
+) -> None:
+    """A batching makes calls for one version and one input, and keeps its contract in memory."""
 
     async def run() -> None:
         triton = TritonClient("127.0.0.1:1")
@@ -57,7 +64,7 @@ def test_new_version_of_a_model_replaces_the_batching_of_the_old_one() -> None:
             old_batching = weakref.ref(batching)
             del batching
 
-            classifier.batching_of(replace(MODEL, contract_sha256="new contract"))
+            classifier.batching_of(replace(MODEL, **change))
 
             gc.collect()
             assert old_batching() is None

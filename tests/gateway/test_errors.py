@@ -52,7 +52,9 @@ def test_every_grpc_status_becomes_a_gateway_error(code: grpc.StatusCode) -> Non
         ("UNAVAILABLE", "[request id: x] Request timeout expired", 504),
         ("DEADLINE_EXCEEDED", "Deadline Exceeded", 504),
         ("INTERNAL", "Stub process is not healthy.", 500),
-        ("INVALID_ARGUMENT", "unexpected shape for input", 500),
+        ("INVALID_ARGUMENT", "unexpected shape for input 'pixel_values' for model 'm'", 503),
+        ("INVALID_ARGUMENT", "missing required input(s) ['image']", 503),
+        ("INVALID_ARGUMENT", "unexpected inference output 'logits'", 500),
     ],
 )
 def test_message_decides_between_causes_of_one_grpc_status(

@@ -15,12 +15,15 @@ import httpx
 import numpy as np
 import pytest
 import tritonclient.grpc
+from tritonclient.utils import InferenceServerException
 
+from gateway.errors import ModelNotReady
 from gateway.imaging.images import decode
 from gateway.imaging.jpeg_for_triton import jpeg_for_triton
 from gateway.modelspec import ModelSpec, Preprocessing, Size
 from gateway.tensors import Picture
 from gateway.triton.client import LoadedModel
+from gateway.triton.failures import translate_failure
 from gateway.triton.payload import payload
 from tests.gateways import gateway
 from tests.jpeg_profile import CPU_JPEG, repository_with_cpu_jpeg
@@ -277,3 +280,22 @@ def test_list_of_images_mixes_jpegs_and_pixels(jpegs: httpx.Client) -> None:
     answer = jpegs.post(VIT, json={"inputs": inputs})
 
     assert [each[0]["label"] for each in answer.json()] == [each["label"] for each in alone]
+
+
+@pytest.mark.parametrize("wrong", ["name", "shape"])
+def test_triton_names_an_input_of_another_model_as_the_gateway_expects(
+    wrong: str, jpeg_stack: Stack, stack: Stack
+) -> None:
+    """The gateway knows by Triton's words that a model was replaced, and reads its contract."""
+    url = (jpeg_stack if wrong == "name" else stack).triton_grpc_url
+    tensor = tritonclient.grpc.InferInput("pixel_values", [1, 100, 100, 3], "UINT8")
+    tensor.set_data_from_numpy(np.zeros((1, 100, 100, 3), np.uint8))
+    with (
+        tritonclient.grpc.InferenceServerClient(url) as triton,
+        pytest.raises(InferenceServerException) as raised,
+    ):
+        triton.infer("test--vit", [tensor])
+
+    code = raised.value.status().removeprefix("StatusCode.")
+    error = translate_failure(code, raised.value.message(), "test/vit", url)
+    assert isinstance(error, ModelNotReady)
