@@ -106,6 +106,8 @@ class Batching(Generic[T, R]):
         call: Callable[[Sequence[T]], Awaitable[Sequence[R]]],
         max_items: int,
         max_calls: int,
+        size_of: Callable[[T], int] = lambda _: 0,
+        max_size: int = 0,
     ) -> None:
         """Take the function that answers items, in their order, and its bounds.
 
@@ -113,8 +115,12 @@ class Batching(Generic[T, R]):
             call: Its error becomes the error of every item of the batch.
             max_items: Most items in one call.
             max_calls: Most calls that run at the same time.
+            size_of: Size of an item; the first one of a call may have any.
+            max_size: Most size of all items in one call.
         """
         self._call = call
+        self._size_of = size_of
+        self._max_size = max_size
         self._max_items = max_items
         self._max_calls = max_calls
         self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
@@ -142,16 +148,25 @@ class Batching(Generic[T, R]):
     def _start_calls(self) -> None:
         self._is_scheduled = False
         while self._waiting and len(self._calls) < self._max_calls:
-            batch: list[tuple[T, asyncio.Future[R]]] = []
-            while self._waiting and len(batch) < self._max_items:
-                item, future = self._waiting.popleft()
-                if not future.done():
-                    batch.append((item, future))
+            batch = self._next_batch()
             if batch:
                 task = asyncio.create_task(self._run_call(batch))
                 self._calls.add(task)
                 task.add_done_callback(self._on_call_end)
                 _cancel_with_last_caller(task, [future for _, future in batch])
+
+    def _next_batch(self) -> list[tuple[T, asyncio.Future[R]]]:
+        batch: list[tuple[T, asyncio.Future[R]]] = []
+        size = 0
+        while self._waiting and len(batch) < self._max_items:
+            item, future = self._waiting[0]
+            size += 0 if future.done() else self._size_of(item)
+            if batch and size > self._max_size:
+                break
+            self._waiting.popleft()
+            if not future.done():
+                batch.append((item, future))
+        return batch
 
     def _on_call_end(self, task: asyncio.Task[None]) -> None:
         self._calls.discard(task)

@@ -68,7 +68,10 @@ def read_configuration(config: dict[str, Any]) -> Configuration:
         most_images=max(1, config["max_batch_size"]),
         cuda_graph_sizes=[int(size) for size in sizes.split(",") if size.strip()],
         model_file=config.get("default_model_filename") or _DEFAULT_MODEL_FILE,
-        instances=sum(group["count"] for group in config["instance_group"]),
+        instances=sum(
+            group["count"] * max(1, len(group.get("gpus", [])))
+            for group in config["instance_group"]
+        ),
         threads=number("INTRA_OP_THREAD_COUNT"),
         interop_threads=number("INTER_OP_THREAD_COUNT"),
     )

@@ -15,16 +15,25 @@ from torch.utils.dlpack import from_dlpack
 from .pictures import Bytes
 
 # 64x64 pixels, baseline, 4:2:0: what every decoder here must decode.
-_PROBE: Final = base64.b64decode(
-    "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAFA3PEY8MlBGQUZaVVBfeMiCeG5uePWvuZHI////////////////////"
-    "////////////////////////////////2wBDAVVaWnhpeOuCguv/////////////////////////////////////"
-    "////////////////////////////////////wAARCABAAEADASIAAhEBAxEB/8QAFwABAQEBAAAAAAAAAAAAAAAA"
-    "AQACBP/EABUQAQEAAAAAAAAAAAAAAAAAAAAR/8QAFwEBAQEBAAAAAAAAAAAAAAAAAwIEAf/EABURAQEAAAAAAAAA"
-    "AAAAAAAAAAEA/9oADAMBAAIRAxEAPwDmhhhjStwbMMMMGtYxFDDBrIMRRqKDWsbMMMUalsQxDDDBrWNmGGGDWQbM"
-    "MMMGtY2Yo1FGpbEMRRqKDWQYhhhg1rGzDDDBrINiGGGNS2IYijUUGtYxFGooNZBiGGKDWsb/2Q=="
+PROBE: Final = np.frombuffer(
+    base64.b64decode(
+        "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAFA3PEY8MlBGQUZaVVBfeMiCeG5uePWvuZHI////////////////////"
+        "////////////////////////////////2wBDAVVaWnhpeOuCguv/////////////////////////////////////"
+        "////////////////////////////////////wAARCABAAEADASIAAhEBAxEB/8QAFwABAQEBAAAAAAAAAAAAAAAA"
+        "AQACBP/EABUQAQEAAAAAAAAAAAAAAAAAAAAR/8QAFwEBAQEBAAAAAAAAAAAAAAAAAwIEAf/EABURAQEAAAAAAAAA"
+        "AAAAAAAAAAEA/9oADAMBAAIRAxEAPwDmhhhjStwbMMMMGtYxFDDBrIMRRqKDWsbMMMUalsQxDDDBrWNmGGGDWQbM"
+        "MMMGtY2Yo1FGpbEMRRqKDWQYhhhg1rGzDDDBrINiGGGNS2IYijUUGtYxFGooNZBiGGKDWsb/2Q=="
+    ),
+    np.uint8,
 )
-_PROBE_SHAPE: Final = (64, 64, 3)
+PROBE_SIZE: Final = (64, 64)
 _STDERR: Final = 2
+
+ENGINES: Final = "HW_GPU_ONLY"
+ANY: Final = "any"
+CPU: Final = "CPU_ONLY"
+DECODERS: Final = (ENGINES, ANY, CPU)
+"""In the order in which a file is given to them."""
 
 
 class DecoderMissing(RuntimeError):
@@ -39,21 +48,23 @@ class _Decoder(NamedTuple):
 class JpegDecoder:
     """Decodes batches of JPEGs; a file that one decoder refuses goes to the next one."""
 
-    def __init__(self, device: torch.device, threads: int) -> None:
+    def __init__(self, device: torch.device, threads: int, only: str | None = None) -> None:
         """Find the decoders that work.
 
         Args:
             device: Where the decoded pictures shall be.
             threads: Threads for decoding on the CPU.
+            only: Use no other than the one of `DECODERS` with this name.
 
         Raises:
             DecoderMissing: nvImageCodec is not installed, or none of its decoders works.
         """
         self._device = device
         self._codec = _load_codec()
-        self._decoders = list(self._working(threads))
+        self._decoders = list(self._working(threads, DECODERS if only is None else (only,)))
         if not self._decoders:
-            raise DecoderMissing("nvImageCodec decodes no JPEG on this machine")
+            how = "" if only is None else f" by {only}"
+            raise DecoderMissing(f"nvImageCodec decodes no JPEG on this machine{how}")
 
     @property
     def names(self) -> list[str]:
@@ -66,33 +77,35 @@ class JpegDecoder:
         EXIF orientation is not applied.
         """
         pictures: list[torch.Tensor | None] = [None] * len(files)
-        left = list(range(len(files)))
         for decoder in self._decoders:
+            left = [index for index, picture in enumerate(pictures) if picture is None]
             if not left:
                 break
-            streams = [self._codec.CodeStream(files[index]) for index in left]
-            for index, image in zip(left, _images(decoder, streams), strict=True):
-                pictures[index] = None if image is None else self._tensor(image)
-            left = [index for index in left if pictures[index] is None]
+            try:
+                streams = [self._codec.CodeStream(files[index]) for index in left]
+                for index, image in zip(left, decoder.decode(streams), strict=True):
+                    pictures[index] = None if image is None else self._tensor(image)
+            # A decoder may fail as a whole, out of memory say; then the next one tries.
+            except RuntimeError:
+                continue
         return pictures
 
-    def _working(self, threads: int) -> Iterator[_Decoder]:
-        kinds, cpu = self._codec.BackendKind, self._codec.NVIMGCODEC_DEVICE_CPU_ONLY
-        index = self._device.index or 0
-        candidates: list[tuple[str, int, list[Any] | None]] = [("CPU_ONLY", cpu, [kinds.CPU_ONLY])]
-        if self._device.type == "cuda":
+    def _working(self, threads: int, names: Sequence[str]) -> Iterator[_Decoder]:
+        kinds, on_gpu = self._codec.BackendKind, self._device.type == "cuda"
+        cpu, gpu = self._codec.NVIMGCODEC_DEVICE_CPU_ONLY, self._device.index or 0
+        candidates: dict[str, tuple[int, list[Any] | None]] = {
+            ENGINES: (gpu, [kinds.HW_GPU_ONLY]),
             # Without a list nvImageCodec chooses among its decoders itself, those for CPUs too.
-            candidates = [
-                ("HW_GPU_ONLY", index, [kinds.HW_GPU_ONLY]),
-                ("any", index, None),
-                *candidates,
-            ]
-        for name, device, allowed in candidates:
-            decoder = self._made(name, device, allowed, threads)
-            if decoder is not None:
-                yield decoder
-            # Those for CPUs are the last resort where `any` works too, and `any` has them.
-            if decoder is not None and name == "any":
+            ANY: (gpu, None),
+            CPU: (cpu, [kinds.CPU_ONLY]),
+        }
+        for name in names if on_gpu else (CPU,):
+            decoder = self._made(name, *candidates[name], threads)
+            if decoder is None:
+                continue
+            yield decoder
+            # Those for CPUs are the last resort where `ANY` does not work, which has them.
+            if name == ANY:
                 return
 
     def _made(
@@ -107,24 +120,16 @@ class JpegDecoder:
                 device_id=device, max_num_cpu_threads=threads, backends=backends
             )
             made = _Decoder(name, lambda streams: decoder.decode(streams, params=params))
-            (image,) = made.decode([codec.CodeStream(np.frombuffer(_PROBE, np.uint8))])
+            (image,) = made.decode([codec.CodeStream(PROBE)])
         except RuntimeError:
             return None
-        return made if image is not None and tuple(image.shape) == _PROBE_SHAPE else None
+        return made if image is not None and tuple(image.shape) == (*PROBE_SIZE, 3) else None
 
     def _tensor(self, image: Any) -> torch.Tensor:
         if image.buffer_kind == self._codec.ImageBufferKind.STRIDED_HOST:
             return torch.from_numpy(np.asarray(image)).to(self._device)
         picture: torch.Tensor = from_dlpack(image)
         return picture
-
-
-def _images(decoder: _Decoder, streams: Sequence[Any]) -> Sequence[Any]:
-    """The decoded images; None for each if the decoder fails as a whole, out of memory say."""
-    try:
-        return decoder.decode(streams)
-    except RuntimeError:
-        return [None] * len(streams)
 
 
 def _load_codec() -> Any:

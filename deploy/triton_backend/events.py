@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
-_GRAPHS: Final = "vitriton_cuda_graphs"
+_GRAPHS: Final = "vitriton_cuda_graphs_total"
 _UNDECODABLE: Final = "vitriton_undecodable_jpegs_total"
 
 
@@ -52,11 +52,11 @@ class Events:
             self._graphs["captured"].increment(len(captured))
 
     def captures_failed(self, failures: dict[int, str]) -> None:
-        """Batch sizes that are computed without a CUDA graph, each with the reason."""
+        """Batch sizes that have no CUDA graph, each with the reason."""
         for size, reason in failures.items():
             self._logger.log_warn(
-                f"{self._of}: no CUDA graph for a batch of {size}, which is computed without:"
-                f" {reason}"
+                f"{self._of}: no CUDA graph for a batch of {size}; the next larger one computes it"
+                f" if there is one: {reason}"
             )
         if failures:
             self._graphs["failed"].increment(len(failures))

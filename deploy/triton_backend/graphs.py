@@ -69,18 +69,23 @@ class ServedGraph:
         """Capture CUDA graphs for these batch sizes.
 
         Returns:
-            The sizes that could not be captured, each with the reason; they are computed without.
+            The sizes that could not be captured, each with the reason.
         """
         self._inputs.random_(0, 256)
-        pool = torch.cuda.graph_pool_handle()
+        stream, pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()
         failures: dict[int, str] = {}
         # The largest first, so that the others find their memory in the pool.
         for size in sorted(set(sizes), reverse=True):
             try:
-                self._captured[size] = _capture(self._call, self.inputs(size), pool)
+                # A capture that fails leaves its own stream as the current one.
+                with torch.cuda.stream(torch.cuda.current_stream()):
+                    self._captured[size] = _capture(self._call, self.inputs(size), stream, pool)
             # torch's errors of CUDA are RuntimeErrors, and a model may raise others when captured.
             except Exception as exc:
-                failures[size] = str(exc).strip().partition("\n")[0] or type(exc).__name__
+                # The end of a capture fails too, and hides the first error.
+                failures[size] = _first_line(exc.__context__ or exc)
+                # It also leaves the pool in use.
+                pool = torch.cuda.graph_pool_handle()
         return failures
 
     @property
@@ -89,7 +94,7 @@ class ServedGraph:
         return sorted(self._captured)
 
     def logits(self, batch: torch.Tensor) -> torch.Tensor:
-        """Logits on the CPU, `(images, labels)`, float32.
+        """Logits on the CPU, `(images, labels)`, float32; waits for the GPU.
 
         Args:
             batch: What `inputs` returned, or on a CPU any memory.
@@ -97,19 +102,19 @@ class ServedGraph:
         Raises:
             RuntimeError: The model returned another number of results than it got images.
         """
+        return self.outputs(batch).cpu()
+
+    def outputs(self, batch: torch.Tensor) -> torch.Tensor:
+        """The logits on the device, which the next batch may overwrite; see `logits`."""
         size = padded_size(self.captured_sizes, len(batch))
-        if size is None:
-            outputs = self._call(batch)
-            if len(outputs) != len(batch):
-                raise RuntimeError(
-                    f"the model returned {len(outputs)} results for {len(batch)} images"
-                )
-        else:
+        if size is not None:
             captured = self._captured[size]
             captured.replay()
-            outputs = captured.outputs[: len(batch)]
-        # This waits for the GPU.
-        return outputs.cpu()
+            return captured.outputs[: len(batch)]
+        outputs = self._call(batch)
+        if len(outputs) != len(batch):
+            raise RuntimeError(f"the model returned {len(outputs)} results for {len(batch)} images")
+        return outputs
 
 
 def padded_size(sizes: Sequence[int], images: int) -> int | None:
@@ -118,20 +123,29 @@ def padded_size(sizes: Sequence[int], images: int) -> int | None:
     return sizes[at] if at < len(sizes) else None
 
 
-def _capture(call: Call, example: torch.Tensor, pool: Any) -> _Captured:
+def _first_line(exc: BaseException) -> str:
+    return str(exc).strip().partition("\n")[0] or type(exc).__name__
+
+
+def _capture(call: Call, example: torch.Tensor, stream: Any, pool: Any) -> _Captured:
     """Capture one batch size, and compare a replay with an ordinary call.
+
+    Args:
+        call: The model.
+        example: The memory that a replay will read.
+        stream: Where to capture. Libraries keep a workspace for each stream, so all sizes use one.
+        pool: Memory for what is captured.
 
     Raises:
         RuntimeError: The model cannot be captured, or a replay gives other logits.
     """
-    stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(_SETTLING_CALLS):
             expected = call(example)
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=pool):
+    with torch.cuda.graph(graph, pool=pool, stream=stream):
         outputs = call(example)
     graph.replay()
     refuse_other_logits(outputs, expected)

@@ -58,7 +58,9 @@ class TritonPythonModel:
         if config.takes_files:
             decoder = JpegDecoder(device, decoding_threads)
             decoders = decoder.names
-            self._gathering = FileGathering(self._graph, decoder, config.resample)
+            files = FileGathering(self._graph, decoder, config.resample)
+            files.warm_up()
+            self._gathering = files
         self._events = Events(args["model_name"], args["model_version"], pb_utils)
         if device.type == "cuda":
             self._events.captures_failed(self._graph.capture(config.cuda_graph_sizes))

@@ -19,7 +19,8 @@ from gateway.classification.postprocess import (
 from gateway.concurrency import Admission, Batching, Coalescing, ThreadPool
 from gateway.errors import DeadlineExceeded, ModelNotFound, ModelNotReady
 from gateway.imaging.images import decode
-from gateway.imaging.jpeg_for_triton import jpeg_for_triton, jpeg_or_pixels
+from gateway.imaging.jpeg_file import has_short_head
+from gateway.imaging.jpeg_for_triton import MAX_FILE_BYTES, jpeg_for_triton, jpeg_or_pixels
 from gateway.models.directory import ModelDirectory
 from gateway.models.loading import ModelLoader
 from gateway.modelspec import ModelSpec
@@ -60,6 +61,11 @@ class _Answer(NamedTuple):
 class _PreparedImage(NamedTuple):
     picture: Picture
     request_id: str
+
+
+def _file_bytes(image: _PreparedImage) -> int:
+    """What an image adds to its call. Pixels add nothing: the number of images bounds them."""
+    return len(image.picture.data) if isinstance(image.picture, JpegFile) else 0
 
 
 class _VersionBatching(NamedTuple):
@@ -232,8 +238,8 @@ class ImageClassifier:
         # Only Pillow is bit-equal to transformers.
         passes_files = model.takes_files and settings.decode != "reference"
         with self._metrics.decode_seconds.time():
-            if passes_files and len(image) <= _LONG_DECODE_BYTES:
-                # Reading a small file's header takes less than a change of threads.
+            if passes_files and len(image) <= _LONG_DECODE_BYTES and has_short_head(image):
+                # Reading such a file takes less than a change of threads.
                 file = jpeg_for_triton(image, steps, settings.max_image_pixels)
                 if file is not None:
                     return file
@@ -265,6 +271,8 @@ class ImageClassifier:
                 partial(self._call_triton, model),
                 most_images,
                 self._settings.max_calls_per_model,
+                _file_bytes,
+                MAX_FILE_BYTES,
             )
             current = _VersionBatching(model, batching)
             self._batchings[model.spec.model_id] = current

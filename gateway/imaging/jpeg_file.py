@@ -23,6 +23,7 @@ _HIERARCHICAL_FRAMES: Final = frozenset({0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF})
 _HIERARCHICAL_SEGMENTS: Final = frozenset({0xDE, 0xDF})
 # JPG and JPG0 to JPG13.
 _NEVER_DECODED: Final = frozenset({0xC8, *range(0xF0, 0xFE)})
+_QUANTISATION: Final = 0xDB
 _APPLICATIONS: Final = range(0xE0, 0xF0)
 _WITHOUT_LENGTH: Final = frozenset({0x01, *range(0xD0, 0xDA)})
 _END_OF_IMAGE: Final = 0xD9
@@ -39,6 +40,10 @@ _MAX_STRAY_BYTES: Final = 65_536
 # all pixels.
 _MAX_SCANS: Final = 100
 _MAX_SCANS_OF_LARGEST: Final = 20
+
+
+# An ordinary JPEG without metadata has its first scan within so many bytes.
+_SHORT_HEAD_BYTES: Final = 1024
 
 
 class JpegFrame(NamedTuple):
@@ -83,6 +88,31 @@ class JpegHead(NamedTuple):
     def applications(self) -> list[tuple[int, int]]:
         """The segments APP0 to APP15."""
         return [(kind, at) for kind, at in self.segments if kind in _APPLICATIONS]
+
+    @property
+    def quantisation(self) -> list[int]:
+        """Offsets of the segments with tables of quantisation."""
+        return [at for kind, at in self.segments if kind == _QUANTISATION]
+
+
+def has_short_head(data: bytes) -> bool:
+    """Whether the first scan begins early, so that reading the head takes far below a millisecond.
+
+    Raises:
+        InvalidImage: As `check_jpeg` does.
+    """
+    return _read_head(data[:_SHORT_HEAD_BYTES]) is not None
+
+
+def end_of_picture(data: bytes, head: JpegHead) -> int | None:
+    """Offset behind the end of a picture with one scan.
+
+    Returns:
+        None if the scan ends with another marker or with the file: the picture is truncated or
+        damaged, or has more scans.
+    """
+    found = _MARKER_AFTER_SCAN.search(data, _behind_scan_header(data, head))
+    return found.end() if found and data[found.end() - 1] == _END_OF_IMAGE else None
 
 
 def check_jpeg(data: bytes, max_image_pixels: int) -> JpegHead | None:
@@ -184,7 +214,7 @@ def _may_have_many_scans(data: bytes, head: JpegHead) -> bool:
 def _count_scans(data: bytes, head: JpegHead, limit: int) -> int:
     """Number of scans up to the end of the image; counting stops at `limit` + 1."""
     scans, segments = 1, len(head.segments)
-    at = head.scan_at + _LENGTH.unpack_from(data, head.scan_at)[0]
+    at = _behind_scan_header(data, head)
     while scans <= limit and (found := _MARKER_AFTER_SCAN.search(data, at)):
         kind, at = data[found.end() - 1], found.end()
         segments += 1
@@ -197,3 +227,8 @@ def _count_scans(data: bytes, head: JpegHead, limit: int) -> int:
         if kind >= _FIRST_KNOWN_MARKER and kind not in _WITHOUT_LENGTH and at + 2 <= len(data):
             at += _LENGTH.unpack_from(data, at)[0]
     return scans
+
+
+def _behind_scan_header(data: bytes, head: JpegHead) -> int:
+    length: int = _LENGTH.unpack_from(data, head.scan_at)[0]
+    return head.scan_at + length

@@ -78,6 +78,7 @@ def test_bad_files_write_nothing_to_the_log(
     assert capfd.readouterr().err == ""
 
 
+PROBE = decoding.PROBE.tobytes()
 Calls = list[tuple[str, bytes]]
 
 
@@ -90,7 +91,7 @@ def scripted_codec(works: dict[str, set[bytes]], calls: Calls) -> SimpleNamespac
     """
 
     def image_of(name: str, file: bytes) -> Any:
-        if file not in works[name] | {decoding._PROBE}:
+        if file not in works[name] | {PROBE}:
             return None
         pixels = np.full((64, 64, 3), len(file) % 256, np.uint8)
         return SimpleNamespace(shape=pixels.shape, pixels=pixels)
@@ -101,7 +102,7 @@ def scripted_codec(works: dict[str, set[bytes]], calls: Calls) -> SimpleNamespac
             raise RuntimeError(f"no decoder {name}")
 
         def decode(streams: Sequence[bytes], params: object) -> list[Any]:
-            calls.extend((name, stream) for stream in streams if stream != decoding._PROBE)
+            calls.extend((name, stream) for stream in streams if stream != PROBE)
             return [image_of(name, stream) for stream in streams]
 
         return SimpleNamespace(decode=decode)

@@ -155,4 +155,4 @@ def test_chunks_bound_the_pixels_in_memory(sizes: list[tuple[int, int] | None]) 
     assert [at for chunk in found for at in chunk] == [at for at, size in enumerate(sizes) if size]
     for chunk in found:
         pixels = sum(p.fitting.width * p.fitting.height for p in (pictures[at] for at in chunk))
-        assert len(chunk) == 1 or pixels <= 48_000_000
+        assert len(chunk) == 1 or pixels <= 24_000_000

@@ -3,6 +3,7 @@
 Capturing itself needs a GPU: `test_gpu.py`.
 """
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -45,15 +46,21 @@ def capture_by_calling(
     """Capture with CUDA's part replaced: a replay calls the graph on the captured memory."""
     calls: list[int] = []
 
-    def capture(call: graphs.Call, example: torch.Tensor, pool: object) -> graphs._Captured:
+    def capture(call: graphs.Call, example: torch.Tensor, *_: object) -> graphs._Captured:
         if len(example) in broken:
-            raise RuntimeError("CUDA error: operation not permitted\nmore lines")
+            try:
+                raise RuntimeError("CUDA error: operation not permitted\nmore lines")
+            finally:
+                # As torch does at the end of a capture that has failed.
+                raise RuntimeError("the capture was invalidated")
         outputs = torch.zeros((len(example), 3))
         calls.append(len(example))
         return graphs._Captured(lambda: outputs.copy_(call(example)), outputs)
 
     monkeypatch.setattr(graphs, "_capture", capture)
-    monkeypatch.setattr("torch.cuda.graph_pool_handle", lambda: None)
+    for name in ("graph_pool_handle", "Stream", "current_stream"):
+        monkeypatch.setattr(f"torch.cuda.{name}", lambda: None)
+    monkeypatch.setattr("torch.cuda.stream", lambda _: nullcontext())
     failures = graph.capture(sizes)
     assert calls == sorted(set(sizes) - broken, reverse=True), "the largest has to come first"
     return failures

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -147,3 +148,22 @@ async def _fails() -> None:
         raise LookupError
 
     await Batching(call, 1, 1).run(1)
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=40))
+def test_call_is_bounded_by_the_size_of_its_items(sizes: list[int]) -> None:
+    """Every item is in one call, in order; only a lone item may be larger than the bound."""
+
+    async def run() -> list[list[int]]:
+        calls = Calls()
+        calls.go.set()
+        batching = Batching(calls, 6, max_calls=1, size_of=lambda item: item, max_size=20)
+        await asyncio.gather(*(batching.run(size) for size in sizes))
+        return calls.batches
+
+    batches = asyncio.run(run())
+
+    assert [item for batch in batches for item in batch] == sizes
+    assert all(len(batch) == 1 or sum(batch) <= 20 for batch in batches)
+    for batch, following in pairwise(batches):
+        assert len(batch) == 6 or sum(batch) + following[0] > 20, "a call was cut short"

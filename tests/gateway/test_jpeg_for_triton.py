@@ -11,6 +11,7 @@ from PIL import Image
 
 from gateway.errors import InvalidImage
 from gateway.imaging.images import decode
+from gateway.imaging.jpeg_file import has_short_head
 from gateway.imaging.jpeg_for_triton import jpeg_for_triton
 from gateway.modelspec import Preprocessing
 from gateway.tensors import FLIP_COLUMNS, FLIP_ROWS, TRANSPOSE
@@ -90,6 +91,11 @@ def test_ordinary_files_are_sent(data: bytes) -> None:
         PLAIN.replace(FRAME, b"\xff\xc1"),
         PLAIN.replace(b"\xff\xda\x00\x0c\x03", b"\xff\xda\x00\x0c\x01"),
         PLAIN[:-2],
+        photo("china")[:30_000] + PLAIN,
+        photo("china")[:30_000] + b"\xff\xc4" + photo("china")[30_000:],
+        PLAIN.replace(b"\xff\xdb\x00\x43\x00", b"\xff\xdb\x00\x43\x10"),
+        PLAIN.replace(b"\xff\xdb\x00\x43\x00", b"\xff\xdb\x00\x42\x00"),
+        with_segment(b"\xff\xe3\xff\xff" + bytes(65533)) + bytes(4 * 1024 * 1024),
         PLAIN[:300],
         PLAIN[:2],
         b"",
@@ -99,6 +105,28 @@ def test_ordinary_files_are_sent(data: bytes) -> None:
 def test_everything_else_is_decoded_by_the_gateway(data: bytes) -> None:
     """Other JPEGs, truncated files, other formats, and what is no image."""
     assert jpeg_for_triton(data, EXACT, LIMIT) is None
+
+
+def test_second_picture_of_a_file_is_not_sent() -> None:
+    """As in the files of some phones; Pillow decodes the first one."""
+    file = jpeg_for_triton(PLAIN + photo("flower"), EXACT, LIMIT)
+
+    assert file is not None
+    assert bytes(file.data) == PLAIN
+
+
+def test_short_head_is_one_without_much_metadata() -> None:
+    """Only such a file is read on the event loop; no metadata makes a long head look short."""
+    exif = Image.Exif()
+    for tag in range(1000):
+        exif[0xC000 + tag] = tag
+    decoy = with_segment(b"\xff\xe1\x7f\xff" + PLAIN[PLAIN.index(b"\xff\xda") :].ljust(0x7FFD))
+
+    assert has_short_head(PLAIN)
+    assert has_short_head(rotated(6))
+    assert not has_short_head(encode(gradient(120, 60), "JPEG", exif=exif))
+    assert not has_short_head(decoy)
+    assert not has_short_head(PICTURES["png smaller"])
 
 
 @pytest.mark.parametrize(
