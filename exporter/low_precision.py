@@ -149,8 +149,9 @@ def _way_out(dtype: Dtype) -> str:
     if dtype != "fp32":
         return "export the model with --precision fp32"
     return (
-        "serve the model on the CPU: export it with CUDA_VISIBLE_DEVICES= in the environment, and"
-        " start tritonserver with --model-config-name=cpu"
+        "serve the model on the CPU: `vitriton serve --profile cpu`, or export it with"
+        " CUDA_VISIBLE_DEVICES= in the environment and start tritonserver with"
+        " --model-config-name=cpu"
     )
 
 

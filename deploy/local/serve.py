@@ -25,10 +25,17 @@ from deploy.local.embedded_triton import EmbeddedTriton, find_embedded_triton
 from deploy.local.errors import LocalError
 from deploy.local.model_selection import ExportFailed, prepare_models
 from deploy.local.port import open_port
-from deploy.local.profile import AUTO, Profile, choose_profile
+from deploy.local.profile import (
+    AUTO,
+    CPU,
+    HIDE_GPUS,
+    Profile,
+    choose_profile,
+    configuration_of,
+    profile_for_entries,
+)
 from deploy.local.triton_server import TRITON_LOG, RunningTriton, running_triton
 from deploy.local.work_folder import work_folder
-from exporter.repository import CONFIGS_FOLDER
 from gateway.modelspec import triton_model_name
 from gateway.runtime.processors import available_cpus
 from gateway.settings import load_settings
@@ -68,6 +75,9 @@ def serve(request: ServeRequest) -> None:
     # These fail at once, before anything is trained, exported or started.
     triton = find_embedded_triton()
     profile = choose_profile(request.profile)
+    if profile.name == CPU:
+        # An export verifies a model, and chooses its precision, for the device that it sees.
+        os.environ[HIDE_GPUS] = ""
     settings = load_settings()
     port = settings.port if request.port is None else request.port
     with open_port(settings.host, port) as listener, _work_folder() as work:
@@ -113,8 +123,10 @@ async def _serve(
     stopping = _cancel_on_signals(children)
     try:
         model_ids = await prepare_models(request.models, request.repository, request.precision)
+        entries = [repository / triton_model_name(model_id) for model_id in model_ids]
+        profile = profile_for_entries(profile, entries)
         log.info("starting Triton with configuration %s: %s", profile.name, profile.reason)
-        _name_missing_configurations(repository, model_ids, profile)
+        _name_missing_configurations(entries, profile)
         async with running_triton(embedded, repository, work, profile) as triton:
             children.append(triton.process)
             for model_id in model_ids:
@@ -137,12 +149,12 @@ async def _serve(
         log.info("stopped")
 
 
-def _name_missing_configurations(repository: Path, model_ids: list[str], profile: Profile) -> None:
+def _name_missing_configurations(entries: list[Path], profile: Profile) -> None:
     """Say which models Triton serves by their `config.pbtxt` instead."""
-    for model_id in model_ids:
-        file = repository / triton_model_name(model_id) / CONFIGS_FOLDER / f"{profile.name}.pbtxt"
+    for entry in entries:
+        file = configuration_of(entry, profile)
         if not file.is_file():
-            log.info("%s has no %s and is served by its config.pbtxt", model_id, file.name)
+            log.info("%s has no %s and is served by its config.pbtxt", entry.name, file.name)
 
 
 def _cancel_on_signals(children: list[Process]) -> asyncio.Event:

@@ -50,6 +50,14 @@ def test_logits_are_those_of_the_exported_graph(repository: Path, stack: Stack) 
     assert np.abs(expected[2][0] - expected[2][1]).max() > 1e-3, "equal logits would prove nothing"
 
 
+@on_cpu
+def test_stack_on_the_cpu_sees_no_gpu(stack: Stack) -> None:
+    """So an export that `serve` starts verifies on the CPU what the CPU will compute."""
+    (triton,) = (each for each in stack.processes() if each.name() == "tritonserver")
+
+    assert triton.environ()["CUDA_VISIBLE_DEVICES"] == ""
+
+
 def threads_of_instances(stack: Stack) -> list[int]:
     """OpenMP starts the threads of an instance when it first computes."""
     return [p.num_threads() for p in stack.processes() if p.name().startswith(STUB)]

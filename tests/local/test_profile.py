@@ -8,7 +8,7 @@ import torch
 
 from deploy.local import profile
 from deploy.local.errors import LocalError
-from deploy.local.profile import choose_profile
+from deploy.local.profile import choose_profile, profile_for_entries
 from tests.stack import output_of_failed_serve, run_vitriton
 
 
@@ -67,6 +67,41 @@ def test_profile_asked_for_is_taken(wanted: str, monkeypatch: pytest.MonkeyPatch
     machine(monkeypatch, gpu=True, cuda="13.0", codec=True)
 
     assert choose_profile(wanted).name == wanted
+
+
+def entry(folder: Path, *configurations: str) -> Path:
+    """A model's folder with these configurations."""
+    (folder / "configs").mkdir(parents=True)
+    for name in configurations:
+        (folder / "configs" / f"{name}.pbtxt").touch()
+    return folder
+
+
+def test_model_of_an_earlier_export_is_served_as_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without `gpu-jpeg.pbtxt` it would be served by `config.pbtxt`, slower than by `gpu.pbtxt`."""
+    machine(monkeypatch, gpu=True, cuda="13.0", codec=True)
+    new = entry(tmp_path / "new", "cpu", "gpu", "gpu-jpeg")
+    old = entry(tmp_path / "old", "cpu", "gpu")
+
+    assert profile_for_entries(choose_profile("auto"), [new]).name == "gpu-jpeg"
+    mixed = profile_for_entries(choose_profile("auto"), [new, old])
+    assert mixed.name == "gpu"
+    assert "old has no gpu-jpeg.pbtxt" in mixed.reason
+    assert profile_for_entries(choose_profile("gpu-jpeg"), [old]).name == "gpu-jpeg"
+
+
+@pytest.mark.parametrize("value", ["", "-1"])
+def test_hidden_gpu_is_none(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As CUDA reads the variable."""
+    monkeypatch.setattr(Path, "exists", lambda _: True)
+    monkeypatch.setattr(Path, "glob", lambda _, pattern: [Path(pattern)])
+    assert profile.has_nvidia_gpu()
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
+
+    assert not profile.has_nvidia_gpu()
 
 
 def test_cuda_of_torch_is_what_torch_says() -> None:
