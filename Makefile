@@ -16,7 +16,7 @@ JS_CLIENTS := tests/clients/node_modules/.installed
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test test-families families-table test-with-torchvision test-clients test-jpegs test-gateway-alone check lint format types layers generate fresh lock swagger-ui bench bench-gpu bench-first-answer bench-export clean
+.PHONY: help install serve test test-families families-table test-with-torchvision test-clients test-jpegs test-gateway-alone check lint format types layers generate fresh lock swagger-ui bench bench-gpu bench-passing-on bench-first-answer bench-export clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 24
@@ -139,6 +139,9 @@ bench: install $(DEMO) ## Measure the stack against its limits, to bench/results
 
 bench-gpu: install ## Measure limits and stack on an NVIDIA machine, to bench/results/; six minutes
 	$(BIN)/python -m bench.gpu.run
+
+bench-passing-on: install ## Fail if a gateway saves too little by sending JPEGs to Triton; two minutes
+	$(BIN)/python -m bench.passing_on
 
 bench-first-answer: ## Time from a fresh clone to the first right answer
 	$(PYTHON) bench/first_answer.py

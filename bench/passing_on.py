@@ -22,8 +22,8 @@ from tests.jpeg_profile import CPU_JPEG, repository_with_cpu_jpeg
 
 # Of the gateway's CPU with decoding: DESIGN's aim for the gateway in front of a GPU.
 _MOST: Final = 0.45
-_ROUNDS: Final = 5
-_SECONDS: Final = 2.5
+_ROUNDS: Final = 3
+_SECONDS: Final = 2.0
 _CONCURRENCY: Final = 32
 
 

@@ -17,12 +17,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from bench.gpu.timing import speed
+from bench.gpu.timing import device, speed
+from deploy.triton_backend.decoding import ANY, CPU, ENGINES, DecoderMissing, JpegDecoder
 
-ENGINES: Final = "JPEG engines (HW_GPU_ONLY)"
-DEFAULT: Final = "default backends"
-ON_CPU: Final = "CPU_ONLY"
-
+# What decodes on the CPU has these threads: half, as for each of two instances of a model.
+_THREADS: Final = max(1, torch.get_num_threads() // 2)
 _QUALITY: Final = 90
 # Pillow's numbers of the kinds of chroma subsampling.
 _SUBSAMPLING: Final = {"4:2:0": 2, "4:2:2": 1, "4:4:4": 0}
@@ -41,38 +40,22 @@ def _encoded(image: Image.Image, **options: int) -> bytes:
     return out.getvalue()
 
 
-def decoders() -> Iterator[tuple[str, Any]]:
-    """The decoders of nvImageCodec on this machine, by name; an error for one that is not there.
-
-    Raises:
-        SystemExit: nvImageCodec is not installed.
-    """
-    try:
-        from nvidia import nvimgcodec  # noqa: PLC0415 - optional
-    except ImportError as exc:
-        raise SystemExit(f"nvImageCodec is not installed: {exc}") from exc
-    kinds = nvimgcodec.BackendKind
-    candidates: list[tuple[str, int, list[Any] | None]] = [
-        (ENGINES, 0, [kinds.HW_GPU_ONLY]),
-        (DEFAULT, 0, None),
-    ]
-    if not torch.cuda.is_available():
-        candidates = [(ON_CPU, nvimgcodec.NVIMGCODEC_DEVICE_CPU_ONLY, [kinds.CPU_ONLY])]
-    for name, device, allowed in candidates:
-        backends = None if allowed is None else [nvimgcodec.Backend(kind) for kind in allowed]
+def decoders() -> Iterator[tuple[str, JpegDecoder | DecoderMissing]]:
+    """Our backend's decoders alone, by name; the error of one that does not work here."""
+    for name in (ENGINES, ANY) if torch.cuda.is_available() else (CPU,):
         try:
-            yield name, nvimgcodec.Decoder(device_id=device, backends=backends)
-        except RuntimeError as exc:
+            yield name, JpegDecoder(device(), _THREADS, only=name)
+        except DecoderMissing as exc:
             yield name, exc
 
 
-def difference(decoder: Any, jpeg: bytes) -> dict[str, Any]:
+def difference(decoder: JpegDecoder, jpeg: bytes) -> dict[str, Any]:
     """Largest and mean difference from Pillow's pixels in grey levels, or that it is refused."""
-    decoded = decoder.decode([jpeg])[0]
+    (decoded,) = decoder.decode([np.frombuffer(jpeg, np.uint8)])
     if decoded is None:
         return {"error": "not decoded"}
     wanted = np.asarray(Image.open(io.BytesIO(jpeg)).convert("RGB")).astype(int)
-    pixels = np.asarray(decoded.cpu())
+    pixels = decoded.cpu().numpy()
     if pixels.shape != wanted.shape:
         return {"error": f"decoded to the shape {pixels.shape}"}
     levels = np.abs(pixels - wanted)
@@ -82,19 +65,20 @@ def difference(decoder: Any, jpeg: bytes) -> dict[str, Any]:
 def rows(picture: bytes, batches: list[int], seconds: float) -> Iterator[dict[str, Any]]:
     """Yield all rows."""
     for name, decoder in decoders():
-        if isinstance(decoder, RuntimeError):
+        if isinstance(decoder, DecoderMissing):
             yield {"decoder": name, "kind": "any", "error": str(decoder)}
             continue
         for kind, jpeg in kinds(picture).items():
             yield {"decoder": name, "kind": kind} | difference(decoder, jpeg)
         for batch in batches:
-            yield {"decoder": name, "batch": batch} | _speed(decoder, [picture] * batch, seconds)
+            yield {"decoder": name, "batch": batch} | _speed(decoder, picture, batch, seconds)
 
 
-def _speed(decoder: Any, jpegs: list[bytes], seconds: float) -> dict[str, Any]:
+def _speed(decoder: JpegDecoder, picture: bytes, batch: int, seconds: float) -> dict[str, Any]:
+    jpegs = [np.frombuffer(picture, np.uint8)] * batch
     if any(image is None for image in decoder.decode(jpegs)):
         return {"error": "not decoded"}
-    return speed(lambda: decoder.decode(jpegs), len(jpegs), seconds)
+    return speed(lambda: decoder.decode(jpegs), batch, seconds)
 
 
 def main() -> None:

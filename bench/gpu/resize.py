@@ -18,13 +18,18 @@ import torch
 from PIL import Image
 
 from bench.gpu.timing import device, speed
+from deploy.triton_backend.fitting import Filter, fit
+from deploy.triton_backend.pictures import Fitting
 
 TORCH: Final = "torch, each size at once"
 TORCH_SINGLE: Final = "torch, one by one"
 CV_CUDA: Final = "CV-CUDA pillowresize"
 
 _EDGE: Final = 224
-_FILTERS: Final = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+_FILTERS: Final[dict[Filter, Image.Resampling]] = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
 _SIZES: Final = {
     "one size": [(500, 375)],
     "mixed sizes": [
@@ -33,27 +38,24 @@ _SIZES: Final = {
     ],
 }
 
-_Resize = Callable[[Sequence[torch.Tensor], str], torch.Tensor]
+_Resize = Callable[[Sequence[torch.Tensor], Filter], torch.Tensor]
 """From pictures `(height, width, 3)` and a filter to `(n, 224, 224, 3)`, all uint8."""
 
 
-def torch_at_once(images: Sequence[torch.Tensor], resample: str) -> torch.Tensor:
-    """Call torch's antialiased filter once for each size."""
+def torch_at_once(images: Sequence[torch.Tensor], resample: Filter) -> torch.Tensor:
+    """Our backend's way: torch's antialiased filter for all pictures of a size at once."""
     by_size: dict[torch.Size, list[int]] = {}
     for n, image in enumerate(images):
         by_size.setdefault(image.shape, []).append(n)
     resized = torch.empty((len(images), _EDGE, _EDGE, 3), dtype=torch.uint8, device=device())
-    for places in by_size.values():
-        batch = torch.stack([images[n] for n in places]).permute(0, 3, 1, 2)
-        # The antialiased filter of a GPU takes no uint8.
-        small = torch.nn.functional.interpolate(
-            batch.float(), (_EDGE, _EDGE), mode=resample, antialias=True
-        )
-        resized[places] = small.round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+    for (height, width, _), places in by_size.items():
+        steps = Fitting(width, height, _EDGE, _EDGE, turn=0, left=0, top=0)
+        batch = torch.stack([images[n] for n in places])
+        resized[places] = fit(batch, steps, resample, (_EDGE, _EDGE), 3)
     return resized
 
 
-def torch_one_by_one(images: Sequence[torch.Tensor], resample: str) -> torch.Tensor:
+def torch_one_by_one(images: Sequence[torch.Tensor], resample: Filter) -> torch.Tensor:
     """Call torch's antialiased filter once for each picture."""
     return torch.cat([torch_at_once([image], resample) for image in images])
 
@@ -68,7 +70,7 @@ def cv_cuda() -> _Resize:
 
     filters = {"bilinear": cvcuda.Interp.LINEAR, "bicubic": cvcuda.Interp.CUBIC}
 
-    def resize(images: Sequence[torch.Tensor], resample: str) -> torch.Tensor:
+    def resize(images: Sequence[torch.Tensor], resample: Filter) -> torch.Tensor:
         batch = cvcuda.ImageBatchVarShape(len(images))
         batch.pushback([cvcuda.as_image(image, cvcuda.Format.RGB8) for image in images])
         sizes = [(_EDGE, _EDGE)] * len(images)
@@ -88,7 +90,7 @@ def ways() -> Iterator[tuple[str, _Resize | str]]:
         yield CV_CUDA, f"cvcuda cannot be imported: {exc}"
 
 
-def difference(resize: _Resize, images: Sequence[Image.Image], resample: str) -> dict[str, Any]:
+def difference(resize: _Resize, images: Sequence[Image.Image], resample: Filter) -> dict[str, Any]:
     """Largest and mean difference from Pillow in grey levels."""
     wanted = [np.asarray(im.resize((_EDGE, _EDGE), _FILTERS[resample])) for im in images]
     resized = resize([_on_device(image) for image in images], resample).cpu().numpy()

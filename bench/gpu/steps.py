@@ -202,11 +202,12 @@ STEPS: Final = (
     Step("graph", graph_alone, 60),
     Step("jpegs", stack_of("jpegs"), 80),
     Step("one_client", one_client, 40),
+    # What decides the default number of workers.
+    Step("workers_jpegs", workers_in("jpegs"), 70),
     Step("pixels", stack_of("pixels"), 80),
     Step("decode_floor", decode_floor, 30),
     Step("jpeg_decoders", jpeg_decoders, 40),
     Step("resizers", resizers, 40),
-    Step("workers_jpegs", workers_in("jpegs"), 70),
     Step("instances", instances, 70),
     Step("workers_pixels", workers_in("pixels"), 60),
 )

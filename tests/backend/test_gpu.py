@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from deploy.triton_backend.decoding import JpegDecoder
+from deploy.triton_backend.decoding import ANY, ENGINES, JpegDecoder
 from deploy.triton_backend.graphs import ServedGraph
 from exporter.config_pbtxt import ServingOptions
 from exporter.export import ExportRequest, export_model
@@ -57,11 +57,42 @@ def test_cuda_graphs_give_the_logits_of_ordinary_calls(repository: Path) -> None
             0, 256, (images, *SHAPE), dtype=torch.uint8, device=device, generator=random
         )
         found, wanted = (each.logits(each.inputs(images).copy_(pixels)) for each in (graph, plain))
-        scale = wanted.abs().max().item()
-        assert (found - wanted).abs().max().item() <= 0.01 * scale
-        assert torch.equal(found.argmax(-1), wanted.argmax(-1))
+        tolerance = 0.01 * wanted.abs().max().item()
+        assert (found - wanted).abs().max().item() <= tolerance
+        best = wanted.topk(2, dim=-1).values
+        leads = best[:, 0] - best[:, 1] > 2 * tolerance
+        assert torch.equal(found.argmax(-1)[leads], wanted.argmax(-1)[leads])
+        assert leads.any()
 
 
+class _Unpredictable(torch.nn.Module):
+    """For one batch size the number of kernels depends on the pixels, which no graph can have."""
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        sums = pixels.to(torch.float32).sum((1, 2))
+        if pixels.shape[0] == 4 and bool(sums.sum() > -1):
+            sums = sums + 1
+        return sums
+
+
+@torch.inference_mode()
+def test_size_that_cannot_be_captured_leaves_nothing_behind(tmp_path: Path) -> None:
+    """The other sizes are captured, in a working pool, and the stream is the one of before."""
+    file, device = tmp_path / "model.pt", torch.device("cuda", 0)
+    torch.jit.save(torch.jit.script(_Unpredictable()), str(file))
+    graph = ServedGraph(file, device, (2, 2, 3), 8)
+
+    failures = graph.capture([1, 2, 4, 8])
+
+    assert list(failures) == [4]
+    assert graph.captured_sizes == [1, 2, 8]
+    assert torch.cuda.current_stream() == torch.cuda.default_stream()
+    for images in (8, 1, 2):
+        found = graph.logits(graph.inputs(images).fill_(images))
+        assert torch.equal(found, torch.full((images, 3), 4.0 * images))
+
+
+@pytest.mark.parametrize("only", [ENGINES, ANY])
 @pytest.mark.parametrize(
     "data",
     [
@@ -73,9 +104,12 @@ def test_cuda_graphs_give_the_logits_of_ordinary_calls(repository: Path) -> None
     ],
     ids=["china", "flower", "4:4:4", "4:2:2", "grey"],
 )
-def test_engines_decode_as_pillow_does(data: bytes) -> None:
-    """To within one grey level, on the device, whichever decoder takes the file."""
-    decoder = JpegDecoder(torch.device("cuda", 0), threads=1)
+def test_decoders_of_the_gpu_give_pillows_pixels(data: bytes, only: str) -> None:
+    """To within one grey level, on the device: the JPEG engines, and what else there is.
+
+    A GPU without JPEG engines, such as a T4, fails here: docs/gpu.md says what it does instead.
+    """
+    decoder = JpegDecoder(torch.device("cuda", 0), threads=1, only=only)
 
     (picture,) = decoder.decode([np.frombuffer(data, np.uint8)])
 
@@ -106,12 +140,15 @@ def test_jpeg_is_decoded_and_computed_on_the_gpu(stack: Stack) -> None:
         jpeg = client.post(MODEL, content=photo("china"))
         png = encode(Image.open(io.BytesIO(photo("china"))), "PNG")
         pixels = client.post(MODEL, content=png)
+        counts = client.get("/metrics").text
 
+    assert 'gateway_images_sent_total{form="jpeg"} 1.0' in counts
+    assert 'gateway_images_sent_total{form="pixels"} 1.0' in counts
     assert jpeg.headers["x-compute-type"] == "gpu"
     assert [each["label"] for each in jpeg.json()] == [each["label"] for each in pixels.json()]
     of = 'model="test--vit",outcome="%s",version="1"'
     captured, failed = (
-        metric(stack, re.escape(f"vitriton_cuda_graphs{{{of % outcome}}}"))
+        metric(stack, re.escape(f"vitriton_cuda_graphs_total{{{of % outcome}}}"))
         for outcome in ("captured", "failed")
     )
     assert (captured, failed) == (2 * len(SIZES), 0)

@@ -83,8 +83,8 @@ def connections(worker: psutil.Process, port: int) -> int:
 def test_connections_spread_over_all_workers(stack: Stack) -> None:
     """Of 64 connections no worker is without one, and none has more than 2.5 times its share.
 
-    The kernel deals them out by chance, so one try in hundreds has a worker without any. A socket
-    that favours some workers fails every try.
+    The kernel deals them out by chance, so one try in hundreds has a worker without any, and one of
+    the tries may fail.
     """
     most = 2.5 * CONNECTIONS / MANY_WORKERS
     with gateway(stack.triton_grpc_url, GATEWAY_WORKERS=str(MANY_WORKERS)) as client:
@@ -92,7 +92,7 @@ def test_connections_spread_over_all_workers(stack: Stack) -> None:
         tries = [spread(client) for _ in range(TRIES)]
 
     assert {sum(counts) for counts in tries} == {CONNECTIONS}
-    assert any(min(counts) > 0 and max(counts) <= most for counts in tries), tries
+    assert sum(min(counts) > 0 and max(counts) <= most for counts in tries) >= TRIES - 1, tries
 
 
 def spread(client: RunningGateway) -> list[int]:
