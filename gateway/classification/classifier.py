@@ -74,6 +74,15 @@ class _VersionBatching(NamedTuple):
     model: LoadedModel
     batching: Batching[_PreparedImage, InferredImage]
 
+    def suits(self, model: LoadedModel) -> bool:
+        """Whether the model has the same version, input and largest batch."""
+        mine = self.model
+        return (
+            mine.contract_sha256 == model.contract_sha256
+            and mine.takes_files == model.takes_files
+            and mine.max_batch_size == model.max_batch_size
+        )
+
 
 class ImageClassifier:
     """Classifies images through Triton. One per process; owns the decoding threads."""
@@ -263,7 +272,7 @@ class ImageClassifier:
     def batching_of(self, model: LoadedModel) -> Batching[_PreparedImage, InferredImage]:
         """The batching of the model's images; the model in another version or form replaces it."""
         current = self._batchings.get(model.spec.model_id)
-        if current is None or not current.model.is_served_like(model):
+        if current is None or not current.suits(model):
             # Half a batch in a call, as Triton's dynamic batcher joins two calls to a whole batch:
             # docs/decisions/0006-one-call-for-many-images.md.
             most_images = max(1, model.max_batch_size // 2)

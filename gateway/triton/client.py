@@ -60,14 +60,6 @@ class LoadedModel:
     takes_files: bool
     """Triton decodes JPEGs itself: the model is served by `configs/gpu-jpeg.pbtxt`."""
 
-    def is_served_like(self, other: "LoadedModel") -> bool:
-        """Whether a call made for the other one suits this one: version, input, largest batch."""
-        return (self.contract_sha256, self.takes_files, self.max_batch_size) == (
-            other.contract_sha256,
-            other.takes_files,
-            other.max_batch_size,
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class RepositoryEntry:
