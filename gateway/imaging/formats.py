@@ -9,11 +9,10 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from gateway.imaging.avif_file import check_avif
-from gateway.imaging.jpeg_file import JpegHead, check_jpeg
+from gateway.imaging.jpeg_file import JPEG_SIGNATURE, JpegHead, check_jpeg
 from gateway.imaging.png_file import check_and_strip_png
 from gateway.imaging.small_headers import check_gif, check_pnm, check_tiff
 
-_JPEG: Final = b"\xff\xd8\xff"
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 
 
@@ -45,7 +44,7 @@ class CheckedFile(NamedTuple):
 
 def has_image_signature(data: bytes) -> bool:
     """Whether the first bytes are those of a format the gateway decodes."""
-    return data.startswith((_JPEG, _PNG)) or any(
+    return data.startswith((JPEG_SIGNATURE, _PNG)) or any(
         other.signature.match(data) for other in _OTHER_FORMATS
     )
 
@@ -60,7 +59,7 @@ def check_file(data: bytes, max_image_pixels: int) -> CheckedFile:
     Raises:
         InvalidImage: The file has more parts than encoders write, or a kind that is not decoded.
     """
-    if data.startswith(_JPEG):
+    if data.startswith(JPEG_SIGNATURE):
         return CheckedFile(data, check_jpeg(data, max_image_pixels))
     if data.startswith(_PNG):
         return CheckedFile(check_and_strip_png(data), None)

@@ -10,6 +10,8 @@ from typing import Final, NamedTuple
 
 from gateway.errors import DAMAGED, InvalidImage
 
+JPEG_SIGNATURE: Final = b"\xff\xd8\xff"
+
 _MARKER: Final = re.compile(rb"\xff([^\x00\xff])")
 # Stuffed zeros and restart markers belong to a scan's own data.
 _MARKER_AFTER_SCAN: Final = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
@@ -96,12 +98,14 @@ class JpegHead(NamedTuple):
 
 
 def has_short_head(data: bytes) -> bool:
-    """Whether the first scan begins early, so that reading the head takes far below a millisecond.
+    """Whether a file is a JPEG whose first scan begins early.
+
+    Reading such a head takes far below a millisecond.
 
     Raises:
         InvalidImage: As `check_jpeg` does.
     """
-    return _read_head(data[:_SHORT_HEAD_BYTES]) is not None
+    return data.startswith(JPEG_SIGNATURE) and _read_head(data[:_SHORT_HEAD_BYTES]) is not None
 
 
 def end_of_picture(data: bytes, head: JpegHead) -> int | None:

@@ -126,7 +126,14 @@ def test_short_head_is_one_without_much_metadata() -> None:
     assert has_short_head(rotated(6))
     assert not has_short_head(encode(gradient(120, 60), "JPEG", exif=exif))
     assert not has_short_head(decoy)
-    assert not has_short_head(PICTURES["png smaller"])
+
+
+@given(st.binary(max_size=40), st.sampled_from(["png larger", "mode I;16", "webp"]))
+def test_only_a_jpeg_has_a_head(data: bytes, name: str) -> None:
+    """The bytes of other files may look like markers, also like those of damaged JPEGs."""
+    for other in (data, data + PLAIN[2:], PICTURES[name], b"\xff\xd8" + data[:1].strip(b"\xff")):
+        if not other.startswith(b"\xff\xd8\xff"):
+            assert not has_short_head(other)
 
 
 @pytest.mark.parametrize(
