@@ -23,10 +23,10 @@ from gateway.imaging.jpeg_file import has_short_head
 from gateway.imaging.jpeg_for_triton import MAX_FILE_BYTES, jpeg_for_triton, jpeg_or_pixels
 from gateway.models.directory import ModelDirectory
 from gateway.models.loading import ModelLoader
-from gateway.modelspec import ModelSpec
+from gateway.modelspec import ModelSpec, Preprocessing
 from gateway.observability.metrics import Metrics
 from gateway.request import ClassificationRequest, Options, Parameters
-from gateway.settings import Settings
+from gateway.settings import DecodeMode, Settings
 from gateway.tensors import JpegFile, Picture
 from gateway.triton.client import ComputeType, LoadedModel
 from gateway.triton.inference import Inference
@@ -227,39 +227,42 @@ class ImageClassifier:
         return answer._replace(infer_s=0.0)
 
     async def _infer(self, model: LoadedModel, image: bytes, request_id: str) -> _Answer:
-        picture = await self._picture_for(model, image)
+        with self._metrics.decode_seconds.time():
+            picture = await self._picture_for(model, image)
         start = perf_counter()
         inferred = await self._infer_picture(model, picture, request_id)
         if isinstance(picture, JpegFile) and not inferred.is_finite:
             # Triton's decoder refuses some files that Pillow decodes. Pillow decides, as it does
             # for the other models, and has the right message for a file that it refuses too.
-            steps, settings = model.spec.preprocessing, self._settings
-            pixels = await self._in_thread(
-                partial(decode, image, steps, settings.max_image_pixels, settings.decode), image
-            )
+            with self._metrics.decode_seconds.time():
+                pixels = await self._in_thread(decode, model, image)
             inferred = await self._infer_picture(model, pixels, request_id)
         inferred.check()
         return _Answer(inferred, perf_counter() - start)
 
     async def _picture_for(self, model: LoadedModel, image: bytes) -> Picture:
         """What Triton gets: pixels, or the file itself if the model takes files."""
-        steps, settings = model.spec.preprocessing, self._settings
         # Only Pillow is bit-equal to transformers.
-        passes_files = model.takes_files and settings.decode != "reference"
-        with self._metrics.decode_seconds.time():
-            if passes_files and len(image) <= _LONG_DECODE_BYTES and has_short_head(image):
-                # Reading such a file takes less than a change of threads.
-                file = jpeg_for_triton(image, steps, settings.max_image_pixels)
-                if file is not None:
-                    return file
-                passes_files = False
-            prepare = jpeg_or_pixels if passes_files else decode
-            return await self._in_thread(
-                partial(prepare, image, steps, settings.max_image_pixels, settings.decode), image
-            )
+        if not model.takes_files or self._settings.decode == "reference":
+            return await self._in_thread(decode, model, image)
+        if len(image) > _LONG_DECODE_BYTES or not has_short_head(image):
+            return await self._in_thread(jpeg_or_pixels, model, image)
+        # Reading such a file takes less than a change of threads.
+        steps = model.spec.preprocessing
+        file = jpeg_for_triton(image, steps, self._settings.max_image_pixels)
+        return await self._in_thread(decode, model, image) if file is None else file
 
-    async def _in_thread(self, work: Callable[[], Picture], image: bytes) -> Picture:
-        return await self._threads.run(work, is_long=len(image) > _LONG_DECODE_BYTES)
+    async def _in_thread(
+        self,
+        prepare: Callable[[bytes, Preprocessing, int, DecodeMode], Picture],
+        model: LoadedModel,
+        image: bytes,
+    ) -> Picture:
+        steps, settings = model.spec.preprocessing, self._settings
+        return await self._threads.run(
+            partial(prepare, image, steps, settings.max_image_pixels, settings.decode),
+            is_long=len(image) > _LONG_DECODE_BYTES,
+        )
 
     async def _infer_picture(
         self, model: LoadedModel, picture: Picture, request_id: str
